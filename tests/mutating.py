@@ -1,12 +1,13 @@
 """Changes the program in one place at a time, and says which changes no test without a guest notices. Not a test itself.
 
-usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] MODULE… -- TEST…
+usage: python tests/mutating.py [--sample N] [--seed WORD] [--like REGEX] [--reached] MODULE… -- TEST…
 
 A MODULE is a file of src, a TEST what pytest takes. ``--like`` tries those alone whose line, as it is printed, has a match;
-a sample of them is the same for the same seed.
+a sample of them is the same for the same seed. ``--reached`` leaves those out that are in functions no such test reaches.
 
 Each change is made to a function that is loaded already, in a fork of this process, and only the tests that reach the
-function run. What runs as a process of its own sees no change; constants of modules are left alone.
+function run, the quickest first. A command that `typed.call` runs is a fork of it, too (`forked`); what else runs as a
+process of its own sees no change; constants of modules are left alone.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import ctypes
 import importlib
 import inspect
 import os
+import pickle
 import random
 import re
-import select
 import signal
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import IO, Any
 
+import forked
 import pytest
 
 SOURCES = Path(__file__).parent.parent / "src"
@@ -139,43 +145,107 @@ def code_in(code: CodeType, names: list[str]) -> CodeType:
 
 
 class Reached:
-    """A plugin of pytest: which tests that pass call which functions of the package, by file and name."""
+    """A plugin of pytest: which tests that pass call which functions of the package, by file and name; how long each takes.
 
-    def __init__(self) -> None:
+    Every thread counts, and so do fixtures and forked commands.
+    """
+
+    def __init__(self, names: IO[bytes]) -> None:
+        self.names = names
+        """A file, not buffered, that forked commands append what they call to."""
         self.tests: dict[tuple[str, str], list[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.seen: set[tuple[str, str]] = set()
+
+    def called(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(str(SOURCES)):
+            self.seen.add((frame.f_code.co_filename, frame.f_code.co_qualname.split(".<locals>")[0]))
+
+    def tell(self) -> None:
+        """What a forked command has called, as it ends."""
+        sys.setprofile(None)
+        self.names.write("".join(f"{file}\t{name}\n" for file, name in set(self.seen)).encode())
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        seen: set[tuple[str, str]] = set()
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        self.seen.clear()
+        self.names.truncate(0)
+        return (yield)
 
-        def called(frame: FrameType, event: str, _: object) -> None:
-            if event == "call" and frame.f_code.co_filename.startswith(str(SOURCES)):
-                seen.add((frame.f_code.co_filename, frame.f_code.co_qualname.split(".<locals>")[0]))
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        if report.when == "call" and report.passed:
+            self.names.seek(0)
+            of_forks = (line.partition("\t") for line in self.names.read().decode().splitlines())
+            for one in self.seen | {(file, name) for file, _, name in of_forks}:
+                self.tests.setdefault(one, []).append(report.nodeid)
 
-        sys.setprofile(called)
-        try:
-            yield
-        finally:
+
+def reached(words: list[str]) -> Reached:
+    """What the tests reach, found in a fork: this process has no threads and remembers nothing of them."""
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile("ab+", buffering=0) as names:
+        if not (pid := os.fork()):
+            found = Reached(names)
+            forked.at_end.append(found.tell)
+            threading.setprofile(found.called)
+            sys.setprofile(found.called)
+            pytest.main(["-q", "-p", "no:cacheprovider", *words], plugins=[found])
             sys.setprofile(None)
-        for one in seen:
-            self.tests.setdefault(one, []).append(item.nodeid)
+            pickle.dump((found.tests, found.seconds), answer)
+            answer.flush()
+            os._exit(0)
+        if waited(pid, 7200):
+            raise SystemExit("no table of what the tests reach: their process ended before it was written")
+        answer.seek(0)
+        found = Reached(names)
+        found.tests, found.seconds = pickle.load(answer)
+        for tests in found.tests.values():
+            tests.sort(key=lambda one: found.seconds[one])
+        return found
 
 
-def survives(mutant: Mutant, tests: list[str]) -> bool:
-    """Whether all those tests pass with the change."""
+def survives(mutant: Mutant | None, tests: list[str]) -> bool:
+    """Whether all those tests pass with the change; what they leave running is ended."""
     pid = os.fork()
     if not pid:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
-        loaded(mutant).__code__ = changed(mutant)
+        if mutant:
+            loaded(mutant).__code__ = changed(mutant)
         os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
-    ended = select.poll()
-    ended.register(handle := os.pidfd_open(pid), select.POLLIN)
-    if not ended.poll(SECONDS * 1000):
+    if (status := waited(pid, SECONDS)) is None:
         os.killpg(pid, signal.SIGKILL)
-    os.close(handle)
-    return os.waitpid(pid, 0)[1] == 0
+        waited(pid, SECONDS)
+    end_children()
+    return status == 0
+
+
+def waited(pid: int, seconds: float) -> int | None:
+    """How a child ended; None: not yet. Others that are this process' children by then are buried as they end (`load`)."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        one, status = os.waitpid(-1, os.WNOHANG)
+        if one == pid:
+            return status
+        if not one:
+            time.sleep(0.02)
+    return None
+
+
+def end_children() -> None:
+    """End what the tests have left running, whose parent is this process then (`load`)."""
+    while left := Path("/proc/thread-self/children").read_text().split():
+        for one in left:
+            os.kill(int(one), signal.SIGKILL)
+            os.waitpid(int(one), 0)
+
+
+def load(tests: list[str]) -> None:
+    """Have this process ready for forks: the tests loaded, and the parent of what those below it leave running."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    forked.instead()
+    pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", *tests])
 
 
 def main() -> None:
@@ -183,18 +253,21 @@ def main() -> None:
     words.add_argument("--sample", type=int, default=0)
     words.add_argument("--seed", default="1")
     words.add_argument("--like", default="")
+    words.add_argument("--reached", action="store_true")
     words.add_argument("files", nargs="+", type=Path)
     between = sys.argv.index("--")
     asked, tests = words.parse_args(sys.argv[1:between]), sys.argv[between + 1 :]
-    reached = Reached()
-    pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[reached])
+    load(tests)
+    tests_of = reached(tests).tests
     every = [one for file in asked.files for one in mutants(file.resolve())]
     every = [one for one in every if re.search(asked.like, str(one))]
+    if asked.reached:
+        every = [one for one in every if (str(one.file), one.function) in tests_of]
     if asked.sample:
         every = sorted(random.Random(asked.seed).sample(every, min(asked.sample, len(every))), key=str)
     survivors = unreached = 0
     for mutant in every:
-        found = reached.tests.get((str(mutant.file), mutant.function), [])
+        found = tests_of.get((str(mutant.file), mutant.function), [])
         alive = bool(found) and survives(mutant, found)
         survivors, unreached = survivors + alive, unreached + (not found)
         if alive or not found:

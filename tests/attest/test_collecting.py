@@ -53,6 +53,7 @@ def test_amds_are_kept_and_used_offline(milan: Maker, tmp_path: Path, monkeypatc
             collect(report, base)  # the stand-in's authority is nobody's
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "standin.pem"))
         found = collect(report, base)
+        assert collect(report, base) == found, "asked again, it is got again"
     assert any(one.endswith("?blSPL=03&teeSPL=01&snpSPL=14&ucodeSPL=209") for one in asked)
     folder = found.certificates
     assert folder is not None and folder.stat().st_mode & 0o777 == 0o700 and folder.parent.stat().st_mode & 0o077 == 0

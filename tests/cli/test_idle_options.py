@@ -26,6 +26,16 @@ def test_of_run(options: list[str], words: list[str], idle: str) -> None:
     assert (done.returncode, idle in said) == (110, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    "options", [["--timeout", "5"], ["-d", "--timeout", "5"], ["-d", "--no-wait"], ["--no-wait"], ["-d", "--json"]]
+)
+def test_alone_they_do_something(options: list[str]) -> None:
+    """The image that there is not is what keeps it from running."""
+    done = call("run", *options, "no-such-image")
+    said = done.stdout + done.stderr
+    assert done.returncode not in (0, 110) and "no-such-image" in said and "leave" not in said, said
+
+
 def test_of_start() -> None:
     done = call("start", "nosuch", "--no-wait", "--timeout", "5")
     assert (done.returncode, "--timeout" in done.stderr) == (110, True)

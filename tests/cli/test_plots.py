@@ -30,6 +30,10 @@ def test_a_timeline_has_its_stages_one_after_another():
         "launch     250.0 ms        ██",
     ]
     assert timeline({"a": 1.0, "b": 0.0}, width=2)[1].endswith("▏")  # what took no time is seen too
+    thirds = timeline({"a": 1.0, "b": 2.0}, width=4)
+    assert [line.partition("ms  ")[2] for line in thirds] == ["█▍", " ███"], "an eighth of a column is told"
+    halves = timeline({"a": 1.0, "b": 1.0})
+    assert [line.partition("ms  ")[2] for line in halves] == ["█" * 20, " " * 20 + "█" * 20]
     assert timeline({}) == []
 
 

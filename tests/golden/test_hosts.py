@@ -20,7 +20,8 @@ from typed import call, tinamou
 from tinamou.errors import ProbeError
 from tinamou.facts.pci import PciDevice
 from tinamou.machine.elsewhere import recorded
-from tinamou.machine.recording import opened, record
+from tinamou.machine.passthrough import _rows, rows_of
+from tinamou.machine.recording import _scrubbed, opened, record
 from tinamou.planner import plan
 from tinamou.probe.host import probe_host
 from tinamou.probe.pci import probe_pci
@@ -90,6 +91,53 @@ def test_a_recording_holds_no_names_of_people_and_places(tmp_path: Path) -> None
     assert all(word.startswith("pcie_acs_override=") for word in texts["proc/cmdline"].split())
 
 
+_MOUNTS = """22 1 259:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+30 22 259:3 /@ada /home/ada rw - btrfs /dev/sda3 rw,subvol=/@ada
+31 22 0:25 / /run/user/1000 rw - tmpfs tmpfs rw
+32 22 259:4 /@bob
+33 22 259:5 / /srv
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kept"),
+    [
+        (
+            "/proc/self/mountinfo",
+            _MOUNTS,
+            "".join(
+                f"{row} rw - none none rw\n"
+                for row in ("22 1 259:0 / /", "30 22 259:3 / /mounted", "33 22 259:5 / /mounted")
+            ),
+        ),
+        (
+            "/proc/self/status",
+            "Name:\tbash\nUid:\t1000\nCpus_allowed:\tff\nMems_allowed:\t1\n",
+            "Cpus_allowed:\tff\nMems_allowed:\t1\n",
+        ),
+        ("/proc/self/environ", "SECRET=1", ""),
+        ("/proc/cmdline", "root=UUID=1 pcie_acs_override=downstream luks=x", "pcie_acs_override=downstream\n"),
+        ("/etc/group", "kvm:x:106:ada,bob\nstaff:x:50:ada\nrender:x\nvideo:x:44\n", "kvm:x:106:\nvideo:x:44:\n"),
+        ("/proc/version", "Linux version 6.1.0 (ada@host) #1 SMP", "Linux version 6.1.0\n"),
+        ("/proc/self/net/route", "eth0 00000000 0102A8C0 0003", "eth0\n"),
+        (
+            "/proc/self/net/if_inet6",
+            "fe80000000000000505400fffe112233 02 40 20 80 eth0",
+            "0 0 0 20 0 eth0\n",
+        ),
+        (
+            "/proc/self/net/ipv6_route",
+            "fe800000000000000000000000000000 40 0 00 0 1 1 0 1 eth0\n20010db800000000 40 0 00 0 1 1 0 1 eth0",
+            "fe80 0 0 0 0 0 0 0 0 eth0\n0 0 0 0 0 0 0 0 0 eth0\n",
+        ),
+        ("/proc/self/net/packet", "ffff8880 3 10 0003 2 1 0 1000 1234", "0 0 10 0003 2 0 0 0 0\n"),
+        ("/sys/class/net/eth0/mtu", "1500", "1500\n"),
+    ],
+)
+def test_a_recording_names_nobody(path: str, text: str, kept: str) -> None:
+    assert _scrubbed(path, text) == kept
+
+
 def _archive(*members: tuple[str, bytes, str]) -> bytes:
     with io.BytesIO() as out:
         with tarfile.open(fileobj=out, mode="w:gz") as archive:
@@ -155,6 +203,38 @@ def test_cards_of_a_kind_are_behind_one_switch_where_that_can_be(
     known = dataclasses.replace(known, pci=dataclasses.replace(known.pci, leased=held))
     made = plan(load_spec({"pci": ["10de:20b0"] * count}), known)
     assert [str(one.props["host"])[5:7] for one in made.elements if one.props.get("driver") == "vfio-pci"] == given
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("disk-in-use", {"02:00.0": ("disk nvme0n1 holds /", False), "03:00.0": ("free", True)}),
+        ("one-group", {"01:00.0": ("only together with 0000:00:14.0, 0000:02:00.0", False)}),
+        ("without-iommu", {"00:01.0": ("the host's board", False), "01:00.0": ("no IOMMU", False)}),
+    ],
+)
+def test_why_a_device_cannot_be_had(tmp_path: Path, host: str, said: dict[str, tuple[str, bool]]) -> None:
+    rows = {
+        str(one.device.address).removeprefix("0000:"): (one.state, one.free) for one in rows_of(build(tmp_path / "h", host))
+    }
+    assert {address: rows[address] for address in said} == said
+    facts_of = probe_pci(Rooted(str(tmp_path / "h")), {})
+    if host == "disk-in-use":
+        leased = dataclasses.replace(facts_of, leased={"0000:03:00.0": "web"})
+        assert [one.state for one in _rows(leased, set()) if not one.free][-1] == "leased to web"
+        taken = [(one.state, one.free) for one in _rows(facts_of, {"0000:03:00.0"})]
+        assert taken[-1] == ("taken, waits for a machine", True)
+
+
+def test_kvm_runs_what_is_of_the_recorded_hosts_kind(tmp_path: Path) -> None:
+    """A recording without devices is of a host with KVM; one that has some says itself."""
+    root = build(tmp_path / "host", "workstation")
+    [kvm, tcg] = recorded(facts(TINY, TCG), str(root)).accel.trials
+    assert (kvm.accel, kvm.works, kvm.why) == ("kvm", True, "") and tcg.works
+    arm = dataclasses.replace(facts(TINY, TCG), image=dataclasses.replace(TINY, arch="aarch64"))
+    known = recorded(arm, str(root))
+    assert not known.accel.trials[0].works and known.accel.best() == tcg
+    assert known.accel.trials[0].why == "it has no /dev/kvm for aarch64"
 
 
 @pytest.mark.usefixtures("every_qemu")

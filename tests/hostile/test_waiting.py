@@ -11,6 +11,7 @@ from lying import machine
 
 from tinamou.errors import GuestError, StateError
 from tinamou.guest.command import command
+from tinamou.machine.waiting import _whose
 from tinamou.operations import commands
 from tinamou.state import machines
 from tinamou.state.record import Record, change, create
@@ -61,7 +62,16 @@ def test_a_guest_that_does_not_answer(state, resident):
         change(record, resident=resident)
         with pytest.raises(GuestError, match=r"did not answer|does not answer"):
             asyncio.run(stream("one", said, timeout=5.0))
-    assert len(said) == 1 and said[0].startswith("waiting for the guest of one to answer")
+    assert len(said) == 1 and said[0].startswith("waiting for the guest of one to answer; its machine was started ")
+    assert "attends it" not in said[0]
+
+
+def test_who_attends_a_machine_whose_guest_does_not_answer_is_told(state):
+    with machine("one", agent="silent", resident="silent") as record:
+        assert _whose(change(record, owner_pid=os.getppid(), owner_started=1)).endswith(" s ago")
+        started = process_of(os.getppid()).started
+        owned = change(record, owner_pid=os.getppid(), owner_started=started)
+        assert _whose(owned).endswith(f" s ago, and process {os.getppid()} attends it")
 
 
 def test_a_machine_that_ends_meanwhile(state):

@@ -146,7 +146,7 @@ def _forget(model: Model, name: str) -> None:
     model.snapshots.remove(name)
 
 
-def drive(seed: int, steps: int) -> list[str]:
+def drive(seed: str, steps: int) -> list[str]:
     """A sequence of so many verbs; their names. Fails at the first after which anybody disagrees."""
     dice, model, done = random.Random(seed), Model(), list[str]()
     for _ in range(steps):

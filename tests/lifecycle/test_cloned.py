@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from leftovers import Leftovers
+from made_facts import TINY
 from typed import call
 
 import tinamou
 from tinamou.errors import SpecError, StateError
+from tinamou.machine import cloning
 from tinamou.machine.chains import existing_chains
 from tinamou.machine.parts_of import nics_of
 from tinamou.machine.snapshots import history_of
@@ -69,6 +74,8 @@ def test_a_clone_is_a_machine_of_its_own(off: str, how: str, leftovers: Leftover
     assert card.mac != old.mac and (two.uid is None or two.uid != find(off).uid)
     assert reads("two") == reads(off) == "a" and reads("two", "disk1") == "u"
     top_of_two = top("two") if how == "linked" else two.path / "disk0.qcow2"
+    mine = top_of_two.stat()
+    assert two.uid is None or (mine.st_uid, mine.st_gid) == (two.uid, two.uid)
     write(top_of_two, "b")
     write(top(off), "c")
     assert (reads("two"), reads(off)) == ("b", "c")
@@ -186,3 +193,25 @@ def test_what_is_killed_while_it_copies_is_tidied_up_for_by_the_next(
     assert len([*one.path.glob("disk0*.qcow2")]) == 1
     asyncio.run(machines.remove([off]))
     assert leftovers.settle() == []
+
+
+@pytest.mark.parametrize(
+    ("disk", "more", "seeded", "said"),
+    [
+        ("/images/x.qcow2", (), False, True),
+        ("", ({"size": "8M"},), False, True),
+        ("/images/x.qcow2", ({"size": "8M"},), True, False),
+        ("", (), False, False),
+    ],
+)
+def test_keys_of_a_guest_that_nothing_makes_anew_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str, more: tuple[dict[str, str], ...], seeded: bool, said: bool
+) -> None:
+    monkeypatch.setattr(
+        cloning, "image_of", lambda _: dataclasses.replace(TINY, disk=disk, seed="cloud-init" if seeded else "")
+    )
+    one: Any = SimpleNamespace(name="one", path=tmp_path)
+    _, notes = cloning._own(load_spec({"disk": list(more)}), one, "two")
+    assert [note for note in notes if "ssh host keys" in note] == (
+        ["nothing in its guest makes new ssh host keys and a new machine id: they are one's"] if said else []
+    )

@@ -20,10 +20,10 @@ from typed import TINAMOU, call
 
 import tinamou
 from tinamou.errors import ImageError, SpecError, StateError, TinamouError
-from tinamou.machine.importing import described
+from tinamou.machine.importing import described, extracted
 from tinamou.machine.parts_of import nics_of
 from tinamou.operations import keeping, machines
-from tinamou.snapshots.packed import Reader, Writer
+from tinamou.snapshots.packed import Piece, Reader, Writer
 from tinamou.spec import dump_spec, load_spec
 from tinamou.state.machines import find, machines_dir
 
@@ -220,6 +220,19 @@ def test_hostile_files(
         asyncio.run(keeping.take_in(packed(tmp_path / "bad", damage(unpacked(exported)))))
     assert re.search(said, str(error.value)), error.value
     assert not list(machines_dir().iterdir())
+
+
+def test_how_large_the_file_of_a_disk_may_be(tmp_path: Path) -> None:
+    """Twice what the disk holds, for clusters of snapshots, and 64M for tables."""
+    manifest = {"disks": {"disk0": 8 << 20}, "boots": []}
+
+    def taken(size: int) -> list[str]:
+        piece = Piece("disk0.qcow2", size, lambda _: b"")
+        return extracted(iter([piece]), tmp_path, manifest, lambda *_: None)
+
+    with pytest.raises(StateError, match=r"disk0\.qcow2 is .*: at most 80M fit"):
+        taken((80 << 20) + 1)
+    assert taken(80 << 20) == ["disk0"]
 
 
 def test_a_disk_that_names_another_file(exported: Path, tmp_path: Path) -> None:

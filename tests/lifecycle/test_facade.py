@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -17,8 +19,10 @@ from typed import eventually
 import tinamou
 from tinamou.errors import SpecError, StateError
 from tinamou.machine import cards, life, receipts
+from tinamou.machine.connected import Connected
 from tinamou.machine.reconcile import reconcile
 from tinamou.machine.starting import plan_again
+from tinamou.machine.walls import walls_of
 from tinamou.operations import machines as operations
 from tinamou.spec import load_spec
 from tinamou.state.machines import find
@@ -48,6 +52,10 @@ def test_what_it_holds_is_told_and_given_back(running: Record, leftovers: Leftov
     user = f", user {running.uid}" if running.uid is not None else ""
     assert said["process"] == f"QEMU, process {running.pid}{user}"
     assert said["helper"].startswith("passt, process ") and said["files"].endswith(f" MiB in {running.directory}")
+    assert [(one.name, f"process {one.pid}" in said["process"] + said["helper"]) for one in walls_of(running)] == [
+        ("QEMU", True),
+        ("passt", True),
+    ]
     assert asyncio.run(operations.stop("m")) is True
     held = receipts.holdings()
     assert kinds(held) == {"files"} and not any(one.running for one in held)
@@ -72,6 +80,33 @@ def test_a_guest_that_does_not_go_loses_its_power(fake_qemu: Path, leftovers: Le
         asyncio.run(operations.stop("m"))
     asyncio.run(operations.remove(["m"]))
     assert leftovers.settle() == []
+
+
+@pytest.mark.usefixtures("fake_qemu")
+def test_a_launch_that_fails_leaves_neither_a_machine_nor_a_line(
+    monkeypatch: pytest.MonkeyPatch, leftovers: Leftovers
+) -> None:
+    async def full(_: Connected) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def launched() -> set[str]:
+        """The sockets this process holds once it has failed."""
+        before = sockets()
+        with pytest.raises(OSError, match="No space left"):
+            await operations.launch(load_spec(SPEC), wait=False)
+        return sockets() - before
+
+    monkeypatch.setattr(Connected, "release", full)
+    assert asyncio.run(launched()) == set()
+    assert tinamou.machines() == [] and leftovers.settle() == []
+
+
+def sockets() -> set[str]:
+    links = set()
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the folder that is read
+            links.add(str(one.readlink()))
+    return {link for link in links if link.startswith("socket:")}
 
 
 def test_by_name(running: Record, leftovers: Leftovers) -> None:

@@ -25,6 +25,7 @@ from tinamou.state.record import change
 
 pytestmark = pytest.mark.vm
 SEQUENCES = int(os.environ.get("TINAMOU_SEQUENCES", "3"))
+SEED = os.environ.get("TINAMOU_SEED", "")
 FAKED = frozenset(
     {"run", "start", "start again", "stop", "kill", "pause", "resume", "reset", "rm", "rm -f", "net add", "net rm"}
 )
@@ -34,9 +35,9 @@ AT_REST = frozenset({"disk add", "disk rm", "snapshot create", "snapshot rm"})
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(SEQUENCES))
-def test_everybody_agrees(seed: int, leftovers: Leftovers) -> None:
-    assert len(drive(seed, 8)) == 8
+@pytest.mark.parametrize("number", range(SEQUENCES))
+def test_everybody_agrees(number: int, leftovers: Leftovers) -> None:
+    assert len(drive(f"{SEED} {number}", 8)) == 8
     assert leftovers.found() == []
 
 

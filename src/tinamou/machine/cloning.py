@@ -161,9 +161,11 @@ def _record(source: Record, directory: Path, spec: MachineSpec) -> Record:
 
 def _hand_over(directory: Path, uid: int | None) -> None:
     """Give QEMU's files to the user id it will have; those that both machines read stay this user's."""
-    for path in directory.iterdir() if uid is not None else ():
+    if uid is None:
+        return
+    for path in directory.iterdir():
         if path.suffix in (".qcow2", ".raw", ".fd") and path.stat().st_nlink == 1:
-            os.chown(path, uid or 0, uid or 0)
+            os.chown(path, uid, uid)
 
 
 def _own(spec: MachineSpec, record: Record, new: str) -> tuple[MachineSpec, list[str]]:

@@ -13,14 +13,10 @@ from typing import Any, Generic, Literal, TypeVar
 from tinamou.errors import TinamouError
 from tinamou.images.progress import Progress
 
-__all__ = ["Operation", "State", "begin", "operations"]
+__all__ = ["Operation", "State", "begin"]
 
 T = TypeVar("T")
 State = Literal["running", "done", "failed", "cancelled"]
-
-_KEPT = 256
-"""Ended operations that can still be asked for; the oldest are forgotten first."""
-_known: dict[str, Operation[Any]] = {}
 
 
 class Operation(Generic[T]):
@@ -121,12 +117,4 @@ def begin(use_case: Callable[..., Awaitable[T]], about: str, *arguments: Any, **
     if "progress" in use_case.__annotations__ and use_case.__annotations__["progress"] in (Progress, "Progress"):
         options = {"progress": operation.tell, **options}
     operation._run(use_case(about, *arguments, **options))
-    _known[operation.id] = operation
-    for old in [key for key, one in _known.items() if one.ended][: max(len(_known) - _KEPT, 0)]:
-        del _known[old]
     return operation
-
-
-def operations() -> list[Operation[Any]]:
-    """Those that run in this process, and the last ones that ended, oldest first."""
-    return list(_known.values())
