@@ -1,8 +1,8 @@
 """A mirror for Debian's installer on this host's loopback: Debian's own, with a way round what that one lacks.
 
 All files are Debian's, fetched by apt as they are asked for, but for two: the index of the installer's parts, and the
-Release file that names it, which nobody has signed. A part that cannot be had is put together from Debian's packages of the same
-program (``REBUILT``), or left out of the index with what needs it; ``lost`` and ``rebuilt`` say which.
+Release file that names it, which nobody has signed. A part that cannot be had is put together from Debian's packages of the
+same program (``REBUILT``), or left out of the index with what needs it; ``lost`` and ``rebuilt`` say which.
 """
 
 from __future__ import annotations

@@ -212,10 +212,8 @@ async def _screen(machine: Connected) -> str:
 
 async def _seen(machine: Connected) -> str:
     """The last line of the console, or of the screen where that is silent."""
-    for text in (last_lines(machine.record.path / files.SERIAL_LOG, _LINES), await _screen(machine)):
-        if said := last_said(text):
-            return said
-    return "nothing is said"
+    console = last_said(last_lines(machine.record.path / files.SERIAL_LOG, _LINES))
+    return console or last_said(await _screen(machine)) or "nothing is said"
 
 
 def last_said(text: str) -> str:
