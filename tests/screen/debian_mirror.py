@@ -39,6 +39,8 @@ NEEDED = (
 _KEPT = ("usr/sbin", "usr/bin", "usr/lib/x86_64-linux-gnu", "sbin", "bin", "lib/x86_64-linux-gnu", "etc")
 _LOADED = ("required", "important", "standard")
 """Priorities of the parts that anna loads without being asked (source: anna's anna.c)."""
+_ASKED = ("partman-auto-lvm", "partman-auto-crypto", "virtio-modules-{}-di", "mmc-modules-{}-di", "rtc-modules-{}-di")
+"""What other parts ask for as they run (source: partman-base's bin/partman, hw-detect, clock-setup)."""
 
 
 class MissingError(Exception):
@@ -73,6 +75,7 @@ def loaded(parts: Iterable[Part], present: Iterable[str], kernel: str) -> dict[s
     has, found = set(present), dict[str, Part]()
     has |= {name for one in usable.values() if one.name in has for [name] in one.names("Provides")}
     todo = [one.name for one in usable.values() if one.fields.get("Priority") in _LOADED]
+    todo += [name.format(kernel) for name in _ASKED]
     while todo:
         name = todo.pop()
         part = usable.get(name) or provided.get(name)
@@ -143,13 +146,19 @@ class Upstream:
 class Mirror:
     """What the installer is given; ``serve`` gives it."""
 
-    def __init__(self, folder: Path, present: Iterable[str], kernel: str) -> None:
+    def __init__(self, folder: Path, present: Mapping[str, str], kernel: str) -> None:
+        """For an installer of this kernel that has the parts ``present`` already, by name and version.
+
+        Those are not offered anew: anna replaces them by whatever version a part it loads later comes with.
+        """
         self.upstream = Upstream(folder / "upstream")
         self.upstream.forget("dists/")
         self._own: dict[str, Path | bytes] = {}
         self.rebuilt: list[str] = []
         release, index = self._needed(f"dists/{SUITE}/Release"), self._needed(f"dists/{SUITE}/{PARTS}.xz")
         parts = parts_of(index.read_bytes())
+        for one in parts:
+            one.fields["Version"] = present.get(one.name, one.fields["Version"])
         wanted = loaded(parts, present, kernel)
         missing = [name for name, one in wanted.items() if self.upstream.get(one.path) is None]
         for part in [wanted[name] for name in missing if name in REBUILT]:
@@ -159,7 +168,7 @@ class Mirror:
         needed = [name.format(kernel) for name in NEEDED]
         if absent := [name for name in needed if name not in wanted or name in self.lost]:
             raise MissingError(f"no {', '.join(absent)} on the mirror, nor anything of {', '.join(missing) or 'its index'}")
-        if missing:
+        if missing or any(one.name in present for one in parts):
             text = "\n".join(one.text() for one in kept).encode()
             self._own[f"dists/{SUITE}/{PARTS}.xz"] = packed = lzma.compress(text)
             lines = [

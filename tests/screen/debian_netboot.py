@@ -22,8 +22,8 @@ class Netboot(NamedTuple):
     version: str
     folder: Path
     kernel: str
-    present: list[str]
-    """Its parts that need not be loaded."""
+    present: dict[str, str]
+    """Its parts that need not be loaded, and their versions."""
 
 
 def found(folder: Path) -> tuple[Netboot, Mirror]:
@@ -58,7 +58,13 @@ def _unpacked(version: str, archive: Path, folder: Path) -> Netboot:
         assert files.wait() == 0
     names = _of_initrd(folder / "initrd.gz", "-t", "usr/lib/modules/*/modules.order").decode()
     status = _of_initrd(folder / "initrd.gz", "-i", "--to-stdout", "var/lib/dpkg/status").decode()
-    return Netboot(version, folder, names.split("/")[3], re.findall(r"^Package: (.*)$", status, re.M))
+    return Netboot(version, folder, names.split("/")[3], _versions(status))
+
+
+def _versions(status: str) -> dict[str, str]:
+    """What a file of dpkg's says is there."""
+    fields = [dict(re.findall(r"^(\S+): (.*)$", one, re.M)) for one in status.split("\n\n")]
+    return {one["Package"]: one["Version"] for one in fields if "Version" in one}
 
 
 def _of_initrd(initrd: Path, *words: str) -> bytes:
