@@ -85,6 +85,11 @@ def test_what_is_told_of_a_console_is_its_last_line_as_it_stands():
     assert last_said("\x1b[2J\x1b[1;1HSelect a language\x1b[0m\r\n\x07") == "Select a language"
     assert last_said("10% of it, and 5% more\n") == "10% of it, and 5% more"
     assert last_said("x" * 200) == "x" * 100
+    choices = "  1: Retry [*],  2: Change mirror,      3: Cancel,    \nPrompt: '?' for help, default=1> "
+    asked = "it waits for an answer on its console: "
+    assert last_said(f"10%\nDownloading a file failed:\n{choices}") == f"{asked}Downloading a file failed:"
+    assert last_said("The mirror is no good.\n[Press enter to continue]") == f"{asked}The mirror is no good."
+    assert last_said(f"Downloading a file failed:\n{choices}1\nRetrieving base ... 10%") == "Retrieving base ... 10%"
     assert last_said(" \n\x1b[0m") == ""
 
 

@@ -39,13 +39,17 @@ __all__ = ["Installed", "answered", "from_disk", "install"]
 
 LAST_PICTURE = "last-screen.png"
 _LOOK = 2.0
-_LINES = 5
+_LINES = 40
+_WIDE = 100
 _FIRMWARE_SECONDS = 300.0
 _AGENT_SECONDS = 5.0
 _WANTS_A_KEY = re.compile(r"[Pp]ress any key to boot from (?:the )?(?:CD|DVD)")
 """What Windows' discs say for five seconds before they let the next device start."""
 _CONTROLS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 """What moves a terminal's cursor, colours it, or rings (ECMA-48)."""
+_PROMPT = re.compile(r"Prompt: '\?' for help|\[Press enter to continue\]")
+"""How Debian's installer waits for an answer on a console that is no screen (source: cdebconf, modules/frontend/text)."""
+_CHOICE = re.compile(r"\s*\d+: ")
 _GROWN = re.compile(r"(?:\s*\.\.\. *\d+%)+(?=\s*\.\.\. *\d+%)")
 """How far something was before, on a line that grows, as the text installer of Debian writes it: ``... 10%... 20%``."""
 
@@ -217,9 +221,15 @@ async def _seen(machine: Connected) -> str:
 
 
 def last_said(text: str) -> str:
-    """The last line of a console with something to read, cut to what a line of progress has room for; empty without one."""
-    said = [line for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
-    return _GROWN.sub("", said[-1]).strip()[:100] if said else ""
+    """The last line of a console with something to read, cut to what a line of progress has room for; empty without one.
+
+    Of an installer that waits for an answer it is the question.
+    """
+    said = [line.strip() for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
+    if said and _PROMPT.match(said[-1]):
+        asked = [line for line in said if not _PROMPT.match(line) and not _CHOICE.match(line)]
+        return f"it waits for an answer on its console: {asked[-1] if asked else said[-1]}"[:_WIDE]
+    return _GROWN.sub("", said[-1])[:_WIDE] if said else ""
 
 
 async def _failed(machine: Connected, what: str) -> GuestError:
