@@ -13,9 +13,10 @@ from typed import call, tinamou
 from tinamou import late
 from tinamou.errors import ImageError, SpecError
 from tinamou.images import cpio
-from tinamou.images.installer import kind_of, prepared
+from tinamou.images.installer import Start, kind_of, prepared
 from tinamou.images.resolve import resolve
-from tinamou.machine.installing import answered, from_disk
+from tinamou.machine.installing import answered, from_disk, last_said
+from tinamou.parts.boot import BootSpec
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.seed import SeedSpec
 from tinamou.parts.windows_spec import WindowsSpec
@@ -66,11 +67,37 @@ def test_a_disc_gives_kernel_and_initrd(tmp_path):
         prepared(tmp_path / "bad.iso", PRESEED, tmp_path)
 
 
+def test_the_installer_is_started_by_the_firmware_its_guest_will_have(tmp_path):
+    start = Start("kernel", "initrd", "file=/preseed.cfg")
+    later = BootSpec("uefi", order="disk1,disk0")
+    first, then = answered(late.replace(SPEC, boot=later), start, uefi=True)
+    assert first.boot == BootSpec("uefi", kernel="kernel", initrd="initrd", cmdline="file=/preseed.cfg")
+    assert then.boot == from_disk(first, first, then).boot == later
+    first, then = answered(SPEC, start, uefi=False)
+    assert (first.boot.firmware, first.boot.kernel, then) == ("direct", "kernel", SPEC)
+    with pytest.raises(SpecError, match="leave Secure Boot out"):
+        answered(late.replace(SPEC, boot=BootSpec(secure=True)), start, uefi=True)
+
+
+def test_what_is_told_of_a_console_is_its_last_line_as_it_stands():
+    loading = "Retrieving base  ... 0%... 10%... 20%"
+    assert last_said(f"[    9.5] Run /init\n{loading}\n") == "Retrieving base... 20%"
+    assert last_said("\x1b[2J\x1b[1;1HSelect a language\x1b[0m\r\n\x07") == "Select a language"
+    assert last_said("10% of it, and 5% more\n") == "10% of it, and 5% more"
+    assert last_said("x" * 200) == "x" * 100
+    choices = "  1: Retry [*],  2: Change mirror,      3: Cancel,    \nPrompt: '?' for help, default=1> "
+    asked = "it waits for an answer on its console: "
+    assert last_said(f"10%\nDownloading a file failed:\n{choices}") == f"{asked}Downloading a file failed:"
+    assert last_said("The mirror is no good.\n[Press enter to continue]") == f"{asked}The mirror is no good."
+    assert last_said(f"Downloading a file failed:\n{choices}1\nRetrieving base ... 10%") == "Retrieving base ... 10%"
+    assert last_said(" \n\x1b[0m") == ""
+
+
 def test_ubuntu_is_started_by_its_kernel_and_answered_by_a_seed(tmp_path):
     disc = tmp_path / "disc.iso"
     build_iso(disc, "DISC", {"casper/vmlinuz": b"K", "casper/initrd": b"RRRR"})
     start = prepared(disc, b"autoinstall:\n  version: 1\n", tmp_path)
-    first, then = answered(SPEC, start)
+    first, then = answered(SPEC, start, uefi=False)
     assert (first.boot.cmdline, Path(first.boot.initrd).read_bytes()) == ("autoinstall", b"RRRR")
     assert first.seed == SeedSpec(user_data="#cloud-config\nautoinstall:\n  version: 1\n", agent="none")
     assert then == SPEC
@@ -82,25 +109,25 @@ def test_ubuntu_is_started_by_its_kernel_and_answered_by_a_seed(tmp_path):
 def test_windows_is_answered_by_a_disc_beside_its_own(tmp_path):
     start = prepared(tmp_path / "windows.iso", UNATTENDED, tmp_path)
     spec = late.replace(SPEC, os="windows-11")
-    first, then = answered(spec, start)
+    first, then = answered(spec, start, uefi=False)
     assert then == spec
     assert first.disk == (*spec.disk, DiskSpec(path=start.disc, interface="cdrom"))
     added = DiskSpec(size=1 << 20)  # by somebody, meanwhile
     assert from_disk(late.replace(first, disk=(*first.disk, added)), first, then).disk == (*spec.disk, added)
     with pytest.raises(SpecError, match="Windows") as refused:
-        answered(SPEC, start)
+        answered(SPEC, start, uefi=False)
     assert [one.path for one in refused.value.problems] == ["os"]
     with pytest.raises(SpecError, match="answers already"):
-        answered(late.replace(spec, windows=WindowsSpec(user="a", password_file="p")), start)
+        answered(late.replace(spec, windows=WindowsSpec(user="a", password_file="p")), start, uefi=False)
 
 
 def test_what_is_installed_reads_its_first_boot_from_the_firmware(tmp_path):
     disc = tmp_path / "disc.iso"
     build_iso(disc, "DISC", {"x": "y"})
-    first, then = answered(SPEC, prepared(disc, COMBUSTION, tmp_path))
+    first, then = answered(SPEC, prepared(disc, COMBUSTION, tmp_path), uefi=False)
     assert first == then == late.replace(SPEC, seed=SeedSpec(combustion=COMBUSTION.decode()))
     ignition = b'{"ignition": {"version": "3.3.0"}}'
-    first, then = answered(SPEC, prepared(disc, ignition, tmp_path))
+    first, then = answered(SPEC, prepared(disc, ignition, tmp_path), uefi=False)
     assert first == then == late.replace(SPEC, seed=SeedSpec(ignition=ignition.decode()))
     coreos = tmp_path / "coreos.iso"
     build_iso(coreos, "DISC", {"images/pxeboot/vmlinuz": b"K", "images/pxeboot/rootfs.img": b"R"})
@@ -133,6 +160,8 @@ def test_what_is_not_installable_is_refused(tmp_path):
     build_iso(disc, "DISC", {"a": "b"})
     refused = call("install", str(disc), "--name", "n", "--answers", str(tmp_path / "a.cfg"))
     assert (refused.returncode, "none to install to" in refused.stderr) == (110, True)
+    refused = call("install", str(disc), "--name", "n", "--disk", "10G")
+    assert "a new, empty disk is size=10G" in refused.stderr
     refused = call("install", str(disc), "--name", "n", "--disk", "size=1G", "--answers", str(tmp_path / "a.cfg"))
     assert (refused.returncode, "no disc of an installer" in refused.stderr) == (117, True)
 

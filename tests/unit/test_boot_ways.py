@@ -55,6 +55,19 @@ def test_no_image_at_all():
 
 
 @pytest.mark.parametrize("throwaway", [True, False])
+def test_uefi_starts_a_kernel_that_qemu_hands_it(throwaway):
+    made = started(DEBIAN, {**KERNEL, "firmware": "uefi", "cmdline": "a=b"}, throwaway=throwaway, disk={"size": "1G"})
+    assert (after(made, "-kernel"), after(made, "-initrd")) == (["/mine/vmlinuz"], ["/images/initrd"])
+    assert after(made, "-append")[0].endswith("a=b")
+    nodes = [element.props.get("node-name") for element in made.elements]
+    assert {"flash0", "flash1", "disk1"} <= set(nodes)
+    assert not any("bootindex" in element.props for element in made.elements)  # the first is the kernel's, QEMU refuses two
+    assert [flag.why.asked_by for flag in made.flags if flag.name == "kernel"] == ["spec boot.kernel"]
+    made = started(DEBIAN, KERNEL, throwaway=throwaway)  # nobody asked for UEFI
+    assert "flash0" not in [element.props.get("node-name") for element in made.elements]
+
+
+@pytest.mark.parametrize("throwaway", [True, False])
 @pytest.mark.parametrize(
     ("boot", "flag"), [({"cmdline": "a=b"}, "-append"), ({"menu": True}, "-boot"), ({"order": "disk0"}, "-boot")]
 )

@@ -100,7 +100,8 @@ def test_a_short_name_beside_its_long_form():
 
 
 def test_settings_that_contradict_each_other():
-    assert "boot.kernel" in problems({"boot": {"kernel": "/k", "firmware": "uefi"}})
+    assert "boot.kernel" in problems({"boot": {"kernel": "/k", "firmware": "bios"}})
+    assert "boot.secure" in problems({"boot": {"kernel": "/k", "firmware": "uefi", "secure": True}})
     assert "boot.initrd" in problems({"boot": {"initrd": "/i"}})
     assert "disk[0].aio" in problems({"disk": [{"path": "/a", "aio": "native"}]})
 

@@ -15,6 +15,7 @@ from tinamou.late import dataclass
 from tinamou.system.closing import Closing
 from tinamou.system.paths import image_dir, state_dir
 from tinamou.system.qcow2 import Header, Qcow2Error, parse_header
+from tinamou.units import Size
 
 __all__ = ["MAX_DEPTH", "Layer", "may_open", "read_below", "read_chain", "read_layer", "verify_tables"]
 
@@ -85,7 +86,7 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
                 raise ImageError(f"{named} is not what its name says", why=why, fix="fetch or make the image again")
             header = _header(named, file.fileno(), head, length) if found == "qcow2" else None
     except FileNotFoundError as error:
-        raise ImageError(f"{named} does not exist", fix="put the file back, or name another image") from error
+        raise ImageError(f"{named} does not exist", fix=_instead(path)) from error
     except OSError as error:
         raise ImageError(f"{named} cannot be opened", why=error.strerror or str(error)) from error
     identity = (status.st_dev, status.st_ino, length, status.st_mtime_ns, status.st_ctime_ns)
@@ -96,6 +97,15 @@ def read_layer(path: Path, declared: str = "", named_by: str = "") -> Layer:
 def _at_once(path: str, flags: int) -> int:
     """Open without waiting: where a file was, a pipe may be by now, which nobody writes to."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _instead(path: Path) -> str:
+    """What to do about a file that is not there; what reads like a size was meant as one."""
+    try:
+        size = "" if path.suffix or path.name.isdecimal() else f"{Size.parse(path.name) and path.name}"
+    except ValueError:
+        size = ""
+    return f"a new, empty disk is size={size}" if size else "put the file back, or name another image"
 
 
 def may_open(named_by: str, target: str, trusted: Sequence[Path] = ()) -> bool:

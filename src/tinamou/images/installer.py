@@ -65,7 +65,7 @@ _KNOWN = (
             ("/linux", "/initrd.gz"),
         ),
         "preseed.cfg",
-        "auto=true priority=critical file=/preseed.cfg DEBIAN_FRONTEND=text",
+        "auto=true priority=critical file=/preseed.cfg DEBIAN_FRONTEND=text TERM=dumb DEBCONF_DROP_TRANSLATIONS=1",
     ),
     Installer(
         "Anaconda",

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from tinamou import late
+from tinamou.blueprint import Plan
 from tinamou.errors import GuestError, Problem, SpecError, StateError, TinamouError
 from tinamou.facts import files
 from tinamou.images import installer
@@ -22,6 +23,7 @@ from tinamou.late import dataclass
 from tinamou.machine import booting, seeing
 from tinamou.machine.connected import Connected
 from tinamou.machine.description import describe_later, settled
+from tinamou.machine.planning import plan_only
 from tinamou.parts import windows
 from tinamou.parts.disk.spec import DiskSpec
 from tinamou.parts.seed import SeedSpec
@@ -37,13 +39,19 @@ __all__ = ["Installed", "answered", "from_disk", "install"]
 
 LAST_PICTURE = "last-screen.png"
 _LOOK = 2.0
-_LINES = 5
+_LINES = 40
+_WIDE = 100
 _FIRMWARE_SECONDS = 300.0
 _AGENT_SECONDS = 5.0
 _WANTS_A_KEY = re.compile(r"[Pp]ress any key to boot from (?:the )?(?:CD|DVD)")
 """What Windows' discs say for five seconds before they let the next device start."""
 _CONTROLS = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 """What moves a terminal's cursor, colours it, or rings (ECMA-48)."""
+_PROMPT = re.compile(r"Prompt: '\?' for help|\[Press enter to continue\]")
+"""How Debian's installer waits for an answer on a console that is no screen (source: cdebconf, modules/frontend/text)."""
+_CHOICE = re.compile(r"\s*\d+: ")
+_GROWN = re.compile(r"(?:\s*\.\.\. *\d+%)+(?=\s*\.\.\. *\d+%)")
+"""How far something was before, on a line that grows, as the text installer of Debian writes it: ``... 10%... 20%``."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ async def install(
         if answers is not None:
             iso, data = Path(spec.image).absolute(), read_given(answers, installer.MOST_ANSWERS)  # noqa: ASYNC240
             start = await in_thread(installer.prepared, iso, data, Path(folder))
-            first, spec = answered(spec, start)
+            first, spec = answered(spec, start, uefi=has_variables(await in_thread(plan_only, spec)))
         record = await _installed(first, spec, timeout, progress)
     begun = await booting.begun_again(record)
     machine = Connected(begun.record, begun.plan, timeout=timeout)
@@ -96,12 +104,25 @@ async def _installed(first: MachineSpec, spec: MachineSpec, timeout: float, prog
     return record
 
 
-def answered(spec: MachineSpec, start: installer.Start) -> tuple[MachineSpec, MachineSpec]:
-    """The machine as its installer is started so, and as it is afterwards. Raises SpecError for answers given twice."""
+def has_variables(plan: Plan) -> bool:
+    """Whether it is UEFI that starts the machine."""
+    return any(one.props.get("node-name") == "flash1" for one in plan.elements)
+
+
+def answered(spec: MachineSpec, start: installer.Start, *, uefi: bool) -> tuple[MachineSpec, MachineSpec]:
+    """The machine as its installer is started so, and as it is afterwards. Raises SpecError for answers given twice.
+
+    An installer's own kernel is started by UEFI where what it installs will be: it sees there for which firmware it writes
+    a boot loader, and tells the firmware of it.
+    """
     if start.disc and (windows.release(spec) is None or spec.windows.user):
         twice = Problem("windows.user", spec.windows.user, "the setup has answers already", "leave it or --answers out")
         none = Problem("os", spec.os or None, "these answers are for the setup of Windows", "--os windows-11")
         raise SpecError("nothing can be installed so", problems=[twice if spec.windows.user else none])
+    if start.kernel and spec.boot.checked:
+        reason = "answers go with the installer's own kernel, which the firmware would have to trust by itself"
+        none = Problem("boot.secure", True, reason, "leave Secure Boot out, or --answers: somebody answers then")
+        raise SpecError("nothing can be installed so", problems=[none])
     seed = spec.seed
     if start.ignition or start.combustion:
         seed = late.replace(seed, ignition=start.ignition or seed.ignition, combustion=start.combustion or seed.combustion)
@@ -109,7 +130,7 @@ def answered(spec: MachineSpec, start: installer.Start) -> tuple[MachineSpec, Ma
     first = spec
     if start.kernel:
         cmdline = f"{spec.boot.cmdline} {start.cmdline}".strip()
-        boot = late.replace(spec.boot, firmware="auto", order="", menu=False)
+        boot = late.replace(spec.boot, firmware="uefi" if uefi else "direct", order="", menu=False)
         first = late.replace(spec, boot=late.replace(boot, kernel=start.kernel, initrd=start.initrd, cmdline=cmdline))
     if start.user_data:
         first = late.replace(first, seed=SeedSpec(user_data=start.user_data, agent="none"))
@@ -195,11 +216,20 @@ async def _screen(machine: Connected) -> str:
 
 async def _seen(machine: Connected) -> str:
     """The last line of the console, or of the screen where that is silent."""
-    for text in (last_lines(machine.record.path / files.SERIAL_LOG, _LINES), await _screen(machine)):
-        said = [line for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
-        if said:
-            return said[-1].strip()[:100]
-    return "nothing is said"
+    console = last_said(last_lines(machine.record.path / files.SERIAL_LOG, _LINES))
+    return console or last_said(await _screen(machine)) or "nothing is said"
+
+
+def last_said(text: str) -> str:
+    """The last line of a console with something to read, cut to what a line of progress has room for; empty without one.
+
+    Of an installer that waits for an answer it is the question.
+    """
+    said = [line.strip() for line in _CONTROLS.sub("\n", text).splitlines() if len(line.strip()) > 1]
+    if said and _PROMPT.match(said[-1]):
+        asked = [line for line in said if not _PROMPT.match(line) and not _CHOICE.match(line)]
+        return f"it waits for an answer on its console: {asked[-1] if asked else said[-1]}"[:_WIDE]
+    return _GROWN.sub("", said[-1])[:_WIDE] if said else ""
 
 
 async def _failed(machine: Connected, what: str) -> GuestError:

@@ -36,7 +36,9 @@ class BootSpec:
         "",
         "folder with certificates to enrol in place of Microsoft's: PK.pem, KEK*.pem, db*.pem; Secure Boot is on then",
     )
-    kernel: str = option("", "kernel file for direct boot, in place of the image's")
+    kernel: str = option(
+        "", "kernel file for direct boot, in place of the image's; with firmware = uefi that is what starts it"
+    )
     initrd: str = option("", "initial RAM disk for direct boot; with a kernel of your own the image's, when left out")
     cmdline: str = option(
         "", "kernel arguments, added to those the image and the architecture need; the boot is direct then"
@@ -66,8 +68,8 @@ class BootSpec:
             return [
                 Problem(self._asked, True, f"{how} checks no signatures", "leave it out: Secure Boot is for firmware = uefi")
             ]
-        if self.kernel and self.firmware not in ("auto", "direct"):
-            return [Problem("kernel", self.kernel, f"firmware {self.firmware} boots from the disk", "set firmware = direct")]
+        if self.kernel and self.firmware == "bios":
+            return [Problem("kernel", self.kernel, "firmware bios boots from the disk", "set firmware = direct, or uefi")]
         if self.initrd and not self.kernel:
             return [Problem("initrd", self.initrd, "an initrd needs its kernel", "give boot.kernel too")]
         return self._of_another_way()
@@ -78,7 +80,7 @@ class BootSpec:
 
     def _of_another_way(self) -> list[Problem]:
         """What the way of booting that was asked for has no use for."""
-        if self.cmdline and self.requested in ("bios", "uefi"):
+        if self.cmdline and not self.kernel and self.requested in ("bios", "uefi"):
             reason = "the boot loader on the disk has kernel arguments of its own"
             return [Problem("cmdline", self.cmdline, reason, "set firmware = direct, or change them in the guest")]
         if self.kernel or self.cmdline or self.requested == "direct":
@@ -137,7 +139,8 @@ def _ways(spec: MachineSpec, facts: Facts) -> list[str]:
 def guest_of(spec: MachineSpec, image: ImageFacts) -> ImageFacts:
     """The image as it starts: a kernel of the user's own takes the place of the image's, an initrd that of the other.
 
-    Nothing is left of a guest that lives in its initrd where that is the user's own.
+    Nothing is left of a guest that lives in its initrd where that is the user's own. UEFI takes a kernel from QEMU too: one
+    that is to know its variables, as an installer does, is started so.
     """
     boot = spec.boot
     if boot.initrd and not image.disk:
@@ -147,7 +150,7 @@ def guest_of(spec: MachineSpec, image: ImageFacts) -> ImageFacts:
     if not boot.kernel:
         return image
     initrd = boot.initrd or image.initrd
-    return replace(image, kernel=boot.kernel, fast_kernel="", initrd=initrd, boots=("direct",))
+    return replace(image, kernel=boot.kernel, fast_kernel="", initrd=initrd, boots=("direct", "uefi"))
 
 
 def contribute(resolved: Resolved) -> Contribution:
@@ -164,10 +167,9 @@ def contribute(resolved: Resolved) -> Contribution:
 def _started(resolved: Resolved) -> Contribution:
     if resolved.encryption:
         measured = _measured_firmware(resolved.encryption)
-        return Contribution.merge([measured, _direct(resolved)]) if resolved.boot == "direct" else measured
-    if resolved.boot == "direct":
-        return _direct(resolved)
-    return _uefi(resolved) if resolved.boot == "uefi" else Contribution()
+        return Contribution.merge([measured, _direct(resolved)]) if resolved.hands_kernel else measured
+    parts = [_uefi(resolved)] if resolved.boot == "uefi" else []
+    return Contribution.merge([*parts, _direct(resolved)] if resolved.hands_kernel else parts)
 
 
 def _may_use_pvh(resolved: Resolved) -> bool:
@@ -187,6 +189,8 @@ def _direct(resolved: Resolved) -> Contribution:
         if fast
         else "the kernel is loaded by QEMU itself: no boot loader runs"
     )
+    if resolved.boot == "uefi":
+        reason = "QEMU hands the kernel to the firmware, which starts it with its services: no boot loader runs"
     if resolved.encryption:
         reason = "QEMU hands the kernel to the firmware, which puts it into encrypted memory: no boot loader runs"
     asked = "spec boot.kernel" if spec.kernel else "image"

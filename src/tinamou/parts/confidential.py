@@ -192,7 +192,7 @@ def _guest(name: str, kind: str, resolved: Resolved) -> dict[str, Value]:
         props |= _of_its_owner(resolved.spec.confidential)
     elif resolved.spec.confidential.of_session:
         props |= {"dh-cert-file": resolved.file(_FILES["dh_cert"]), "session-file": resolved.file(_FILES["session"])}
-    return {**props, "kernel-hashes": True} if resolved.boot == "direct" else props
+    return {**props, "kernel-hashes": True} if resolved.hands_kernel else props
 
 
 def _of_its_owner(spec: ConfidentialSpec) -> dict[str, Value]:
@@ -240,7 +240,7 @@ def _reason(kind: str, resolved: Resolved) -> str:
         parts.append("dh-cert-file, session-file: its owner's session, by whose key the processor signs what it measured")
     if resolved.spec.confidential.host_data:
         parts.append("host-data: bytes of yours that each report has")
-    if resolved.boot == "direct":
+    if resolved.hands_kernel:
         parts.append("kernel-hashes: the firmware starts no kernel, initrd or arguments but those that were measured")
     return "; ".join(parts)
 

@@ -83,6 +83,11 @@ class Resolved:
         return self.facts.place.file(name)
 
     @property
+    def hands_kernel(self) -> bool:
+        """Whether QEMU is given a kernel: to start it, or for the firmware to."""
+        return self.boot == "direct" or bool(self.spec.boot.kernel)
+
+    @property
     def owner(self) -> int | None:
         """The uid QEMU runs under when it is not the user's own."""
         return self.facts.place.uid

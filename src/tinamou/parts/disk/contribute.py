@@ -96,11 +96,11 @@ def _device(disk: PlanDisk, resolved: Resolved) -> Iterator[Element]:
 
 
 def _common(disk: PlanDisk, resolved: Resolved) -> dict[str, Value]:
-    """Firmware tries disks in the order asked for, then in theirs; a kernel loaded directly leaves nothing to try."""
+    """Firmware tries disks in the order asked for, then in theirs; a kernel that QEMU was given is before all."""
     props: dict[str, Value] = {"id": disk.device, "drive": guest_node(disk)}
     if disk.options.block_size != 512:
         props |= {"logical_block_size": disk.options.block_size, "physical_block_size": disk.options.block_size}
-    if resolved.boot == "direct":
+    if resolved.hands_kernel:
         return props
     order = resolved.spec.boot.disks
     return {**props, "bootindex": order.index(disk.node) if disk.node in order else len(order) + disk.number}
