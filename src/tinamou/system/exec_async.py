@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -59,10 +60,20 @@ async def _started(
     try:
         yield process
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _send(process, signal.SIGKILL)
         await process.wait()
         raise
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send it a signal where it still runs.
+
+    The process's own methods ask first whether it has ended, and where it just has, take that from the event loop, which
+    then tells of an unknown child and of status 255 (CPython, `subprocess.Popen.send_signal`).
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 async def _end_of(stream: asyncio.StreamReader) -> bytes:
@@ -94,8 +105,7 @@ async def attended(argv: Sequence[str]) -> int:
     try:
         return await process.wait()
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        _send(process, signal.SIGTERM)
         await process.wait()
         raise
     finally:
@@ -121,6 +131,5 @@ async def piped(
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _send(process, signal.SIGKILL)
         await process.wait()
