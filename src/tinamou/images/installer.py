@@ -66,6 +66,8 @@ _KNOWN = (
         ),
         "preseed.cfg",
         "auto=true priority=critical file=/preseed.cfg DEBIAN_FRONTEND=text TERM=dumb DEBCONF_DROP_TRANSLATIONS=1",
+        # Plain lines, where another terminal on a serial port gets GNU screen with its clock (rootskel, S70menu); and
+        # English alone: each part it loads brings seventy languages, minutes under emulation, and nobody is asked.
     ),
     Installer(
         "Anaconda",
