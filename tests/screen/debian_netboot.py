@@ -72,6 +72,14 @@ def _of_initrd(initrd: Path, *words: str) -> bytes:
     return subprocess.run(["cpio", "--quiet", *words], input=unpacked, check=True, capture_output=True).stdout
 
 
+def efi_volume(volume: Path, loader: Path) -> None:
+    """What a disc has for UEFI."""
+    volume.write_bytes(bytes(4 << 20))
+    subprocess.run(["mkfs.vfat", volume], check=True, capture_output=True)
+    subprocess.run(["mmd", "-i", volume, "::efi", "::efi/boot"], check=True)
+    subprocess.run(["mcopy", "-i", volume, loader, "::efi/boot/bootx64.efi"], check=True)
+
+
 def disc(netboot: Netboot, work: Path) -> Path:
     """The disc. Its loader for BIOS only hangs, the one for UEFI is GRUB of the package: answers need neither."""
     tree = work / "tree"
@@ -79,11 +87,7 @@ def disc(netboot: Netboot, work: Path) -> Path:
     for name in ("linux", "initrd.gz"):
         shutil.copy(netboot.folder / name, tree / name)
     (tree / "boot" / "hang.bin").write_bytes(b"\xeb\xfe" + bytes(2046))
-    efi = tree / "boot" / "efi.img"
-    efi.write_bytes(bytes(4 << 20))
-    subprocess.run(["mkfs.vfat", efi], check=True, capture_output=True)
-    subprocess.run(["mmd", "-i", efi, "::efi", "::efi/boot"], check=True)
-    subprocess.run(["mcopy", "-i", efi, netboot.folder / "grubx64.efi", "::efi/boot/bootx64.efi"], check=True)
+    efi_volume(tree / "boot" / "efi.img", netboot.folder / "grubx64.efi")
     words = [
         "xorriso",
         "-as",

@@ -102,7 +102,7 @@ def test_debian_is_installed_and_answers(netboot, firmware, tmp_path, state):
             assert "what was installed answers: agent" in done.stderr
             _seen_from_inside(firmware)
             _seen_by_ssh(key, port)
-            tinamou("stop", "installed")
+            tinamou("stop", "installed", "--grace", "600")
             tinamou("start", "installed")  # from its disk again, without the disc in its drive
             _seen_from_inside(firmware)
         finally:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from debian_netboot import efi_volume
 from test_pure import unpacked
 from typed import call, tinamou
 
@@ -34,6 +35,7 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 for one in virtio_pci virtio_blk; do modprobe $one; done
 for wait in 1 2 3 4 5 6 7 8 9; do [ -b /dev/vda ] || sleep 1; done
 grep -q locale /preseed.cfg || { echo 'no answers'; poweroff -f; }
+[ -d /sys/firmware/efi ] && echo 'by uefi' || echo 'by bios'
 echo 'writing the disk'
 dd if=/payload of=/dev/vda bs=1M && sync && reboot -f
 """
@@ -148,7 +150,9 @@ def installer(packaged, tmp_path_factory):
     (folder / "tree" / "install.amd" / "vmlinuz").write_bytes(Path(tiny.kernel).read_bytes())
     (folder / "tree" / "install.amd" / "initrd.gz").write_bytes(initrd)
     (folder / "tree" / "boot.bin").write_bytes(b"\xeb\xfe" + bytes(2046))  # a boot loader that does nothing
+    efi_volume(folder / "tree" / "efi.img", folder / "tree" / "boot.bin")  # nor does the one for UEFI: the kernel is taken
     words = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "4"]
+    words += ["-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot"]
     subprocess.run([*words, "-o", folder / "debian.iso", folder / "tree"], check=True, capture_output=True)
     return folder / "debian.iso"
 
@@ -176,9 +180,10 @@ def test_a_disk_is_written_and_started(installer, tmp_path, state):
         assert tinamou(*words, "--name", "done", *more, "--until", "GNU GRUB", "--timeout", "400") == "done\n"
         shown = json.loads(tinamou("show", "done", "--json"))
         assert (shown["state"], shown["ephemeral"]) == ("running", False)
-        assert "writing the disk" in (state / "machines" / "done" / "serial.log").read_text()
+        assert "by bios" in (log := (state / "machines" / "done" / "serial.log").read_text())
+        assert "writing the disk" in log
         assert "kernel" not in shown["spec"].get("boot", {})
-        failed = call(*words, "--name", "never", *more, "--until", "no such words", "--timeout", "60")
+        failed = call(*words, "--name", "never", *more, "--until", "no such words", "--timeout", "150")
         assert failed.returncode == 116, failed.stderr
         assert "GNU GRUB" in failed.stderr
         assert unpacked((state / "machines" / "never" / "last-screen.png").read_bytes())[:2] == (720, 400)
@@ -186,6 +191,20 @@ def test_a_disk_is_written_and_started(installer, tmp_path, state):
     finally:
         call("rm", "-f", "done")
         call("rm", "-f", "never")
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_under_uefi_the_installer_finds_uefi_and_so_does_what_it_installed(installer, tmp_path, state):
+    (tmp_path / "answers").write_bytes(PRESEED)
+    words = ("install", str(installer), "--memory", "512M", "--net", "none", "--disk", "size=64M", "--firmware", "uefi")
+    try:  # the image it writes has no loader for UEFI: the firmware's own shell comes
+        more = ("--answers", str(tmp_path / "answers"), "--until", "Shell>", "--timeout", "400")
+        assert tinamou(*words, "--name", "done", *more) == "done\n"
+        assert "by uefi" in (state / "machines" / "done" / "serial.log").read_text()
+        assert json.loads(tinamou("show", "done", "--json"))["spec"]["boot"]["firmware"] == "uefi"
+    finally:
+        call("rm", "-f", "done")
 
 
 KEY_FIRST = bytes.fromhex("fa31c08ed88ed0bc007cfbbe297cac08c07409b40ebb0700cd10ebf230e4cd16baf90cb006eef4ebfd")
