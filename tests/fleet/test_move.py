@@ -171,11 +171,13 @@ def test_a_debian_goes_with_its_firmware_and_its_variables(two: Two) -> None:
 @pytest.mark.slow
 def test_its_card_is_the_same_there(two: Two) -> None:
     tinamou("run", "-d", "--name", "web", "--memory", "192M", "--net", "user")
-    mac = tinamou("exec", "web", "--", "cat", "/sys/class/net/eth0/address")
+    place = "/sys/class/net/eth0/address"  # its driver is loaded once commands are answered
+    address = ("exec", "web", "--", "sh", "-c", f"until [ -e {place} ]; do usleep 50000; done; cat {place}")
+    mac = tinamou(*address)
     tinamou("move", "web", "there")
-    assert two.say("exec", "web", "--", "cat", "/sys/class/net/eth0/address") == mac
+    assert two.say(*address) == mac
     two.say("restart", "web")
-    assert two.say("exec", "web", "--", "cat", "/sys/class/net/eth0/address") == mac
+    assert two.say(*address) == mac
 
 
 @pytest.mark.slow
