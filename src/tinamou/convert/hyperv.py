@@ -16,7 +16,7 @@ from tinamou.convert import foreign, nets, vmcx
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, bounded
-from tinamou.convert.values import mebibytes, whole
+from tinamou.convert.values import colons, mebibytes, whole
 from tinamou.convert.xml import Element, documents, text_of
 from tinamou.errors import SpecError
 
@@ -156,4 +156,4 @@ def _card(draft: Draft, name: str, device: Node) -> None:
     mac = device.text_at("MacAddress")
     if mac.strip("0-:"):
         pairs = mac.replace("-", "")
-        nets.set_mac(draft, net, device.place, ":".join(pairs[at : at + 2] for at in range(0, len(pairs), 2)))
+        nets.set_mac(draft, net, device.place, colons(pairs))

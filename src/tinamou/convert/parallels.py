@@ -19,8 +19,8 @@ from collections.abc import Callable
 from tinamou.convert import foreign
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
-from tinamou.convert.values import size, whole
-from tinamou.convert.xml import Element, children, parse, text_of
+from tinamou.convert.values import colons, size, whole
+from tinamou.convert.xml import Element, children, parse, shown_of, text_of
 from tinamou.errors import SpecError
 
 __all__ = ["DESCRIPTION", "DESCRIPTOR", "read"]
@@ -218,14 +218,12 @@ def _adapter(draft: Draft, node: Element, *, windows: bool) -> None:
         return
     mode, kind = text_of(node, "EmulatedType"), text_of(node, "AdapterType") or "0"
     name = text_of(node, "VirtualNetworkID") or text_of(node, "AdapterName")
-    raw = text_of(node, "MAC")
-    mac = ":".join(raw[at : at + 2] for at in range(0, len(raw), 2))
+    mac = colons(text_of(node, "MAC"))
     foreign.connect(draft, where, _NETWORKS.get(mode, mode), name, _CARDS.get(kind, kind), mac, windows=windows)
     draft.done(where, node.shown(), "the network it was on, and the card's kind")
     for path in ("LinkRateLimit/Enable", "Firewall/Enabled"):
         if _on(node, path):
-            shown = node.find(path.split("/")[0])
-            said = shown.shown() if shown is not None else ""
+            said = shown_of(node.find(path.partition("/")[0]))
             draft.lost(where, said, "limits and rules of a card are not carried over", "docs/guides/network.md")
     if _on(node, "StaticAddress"):
         draft.lost(where, "StaticAddress 1", "the guest's address is its own, or the network's to give", "address = …")

@@ -7,7 +7,7 @@ import shlex
 
 from tinamou.units import CpuSet, Size
 
-__all__ = ["cpu_set", "machine_name", "mebibytes", "size", "switch", "whole", "words"]
+__all__ = ["colons", "cpu_set", "machine_name", "mebibytes", "size", "switch", "whole", "words"]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _POWERS = {"b": 0, "bytes": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -44,6 +44,11 @@ def whole(text: str) -> int | None:
         return int(text, 0)
     except ValueError:
         return None
+
+
+def colons(digits: str) -> str:
+    """A hardware address written without them: two digits, a colon, and so on."""
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
 
 
 def cpu_set(text: str) -> CpuSet:

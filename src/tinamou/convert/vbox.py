@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tinamou.convert import foreign, nets
 from tinamou.convert.account import Rules, report
 from tinamou.convert.result import Disk, Draft
-from tinamou.convert.values import size, switch, whole
+from tinamou.convert.values import colons, size, switch, whole
 from tinamou.convert.xml import Element, attribute, children, parse, shown_of
 from tinamou.errors import SpecError
 
@@ -215,7 +215,7 @@ def _adapter(draft: Draft, adapter: Element, *, windows: bool) -> None:
         return
     mode.seen = True
     name, mac = mode.get("name"), adapter.get("MACAddress")
-    mac = ":".join(mac[at : at + 2] for at in range(0, len(mac), 2))
+    mac = colons(mac)
     model = adapter.get("type")
     net = foreign.connect(draft, where, modes[mode.tag], name, _CARDS.get(model, model), mac, windows=windows)
     draft.done(where, f"{mode.tag} {name} {model}".strip(), "the network it was on, and the card's kind")

@@ -111,7 +111,7 @@ def _offered(facts: ImageFacts, path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _is_vendors(name: str) -> bool:
-    return any(name in (one.name, *one.aliases) for one in catalog.catalog_entries())
+    return bool(catalog.named(name, catalog.catalog_entries()))
 
 
 def _sums(path: Path) -> Iterator[bytes]:

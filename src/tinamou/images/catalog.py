@@ -11,7 +11,7 @@ from tinamou.errors import ImageError, Problem
 from tinamou.late import dataclass, replace
 from tinamou.system.toml import toml_of
 
-__all__ = ["FORMATS", "CatalogEntry", "SigningKey", "catalog_entries", "catalog_files", "find", "read_catalog"]
+__all__ = ["FORMATS", "CatalogEntry", "SigningKey", "catalog_entries", "catalog_files", "find", "named", "read_catalog"]
 
 ALGORITHMS = {"sha256": 64, "sha512": 128}
 STYLES = ("sums", "bsd", "beside")
@@ -98,16 +98,16 @@ def catalog_entries(*, files: Iterable[Path] | None = None) -> list[CatalogEntry
 def find(name: str, arch: str, *, files: Iterable[Path] | None = None) -> CatalogEntry:
     """The entry of that name or alias. Raises ImageError that names what there is instead."""
     entries = catalog_entries(files=files)
-    named = [entry for entry in entries if name == entry.name or name in entry.aliases]
-    for entry in named:
+    found = named(name, entries)
+    for entry in found:
         if entry.arch == arch:
             return entry
-    if named:
-        have = ", ".join(sorted({entry.arch for entry in named}))
+    if found:
+        have = ", ".join(sorted({entry.arch for entry in found}))
         raise ImageError(
             f"there is no {name} for {arch}",
             why=f"the catalogue has it for {have}",
-            fix=f"choose --arch {named[0].arch}, or add the image to your own catalogue file",
+            fix=f"choose --arch {found[0].arch}, or add the image to your own catalogue file",
         )
     import difflib
 
@@ -118,6 +118,11 @@ def find(name: str, arch: str, *, files: Iterable[Path] | None = None) -> Catalo
         why="it is neither in the catalogue nor a file",
         fix=(f"did you mean {', '.join(near)}? " if near else "") + "`tinamou image ls --all` shows every name",
     )
+
+
+def named(name: str, entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
+    """The entries of that name or alias, for every architecture."""
+    return [entry for entry in entries if name == entry.name or name in entry.aliases]
 
 
 def read_catalog(path: Path, keys: dict[str, SigningKey] | None = None) -> list[CatalogEntry]:
