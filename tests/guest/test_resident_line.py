@@ -220,6 +220,34 @@ def test_a_greeting_that_is_lost_is_said_again(state):
     run(work())
 
 
+def test_a_guest_that_answers_a_greeting_late_is_met_by_that_answer(state):
+    """It was greeted again meanwhile; what it answers to the first is as good."""
+
+    async def slow(reader, writer):
+        greetings = []
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readexactly(HEADER.size)
+                kind, _, length = HEADER.unpack(head)
+                body = await reader.readexactly(length)
+                if chr(kind) == "R":
+                    greetings.append(head + body)
+                    if len(greetings) == 2:
+                        writer.write(greetings[0])
+                elif len(greetings) > 1:
+                    writer.write(head + body)
+        writer.close()
+
+    async def work():
+        async with scripted(state / "slow", slow):
+            line = Line(f"{state}/slow")
+            await line.hello(timeout=60)
+            assert line.met
+            line.close()
+
+    run(work())
+
+
 def test_a_resident_of_an_older_version_is_told_from_a_silent_one(state):
     async def older(reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError):

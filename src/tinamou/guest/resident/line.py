@@ -53,9 +53,11 @@ class HeldError(LineError):
         self.holder = holder
 
 
-_GREET_SECONDS, _PADDED_SECONDS = 0.5, 2.0
+_GREET_SECONDS, _PADDED_SECONDS = 0.05, 2.0
 """How long the first greeting may go unanswered before another one is sent; each waits twice as long as the last. A guest
-that boots reads them all: only those that wait long end a frame it may be in the middle of, which is 32 KiB more to read."""
+that has just been told that somebody is there may have read the first, and lost its answer to nobody (virtio's data and its
+news of who is connected are two queues). One that boots reads them all: only those that wait long end a frame it may be in
+the middle of, which is 32 KiB more to read."""
 
 _LOST_GREETINGS = 2
 """So many greetings may be lost, while what is asked after them is answered, until that tells an older version."""
@@ -78,7 +80,7 @@ class Line:
         self._turn = turn
         self._channels: dict[int, Receiver] = {}
         self._last = 0
-        self._greeting = b""
+        self._greetings: set[bytes] = set()
         self._greeted = self._met = False
         self._cut_off = cut_off
         self._hellos: dict[bytes, asyncio.Future[None]] = {}
@@ -318,9 +320,13 @@ class Line:
         """Begin to speak; ``anew`` where the guest may still wait for the rest of what was said before."""
         if anew:
             self._wire.pad(LARGEST + HEADER.size)
-        self._greeted, self._met, self._greeting = True, False, os.urandom(8)
+        if self._met or anew:
+            self._greetings.clear()  # what answers those may be a guest as it was before
+        greeting = os.urandom(8)
+        self._greeted, self._met = True, False
+        self._greetings.add(greeting)
         self._asked_since.clear()
-        self._wire.send("R", self._greeting)
+        self._wire.send("R", greeting)
 
     def _take(self, kind: str, channel: int, payload: bytes) -> None:
         """A frame that came. Until the resident has answered the greeting, it speaks to the last host."""
@@ -349,7 +355,7 @@ class Line:
             self._end(f"it sends what is no frame: {kind!r}")
 
     def _hear_greeting(self, kind: str, payload: bytes) -> None:
-        self._met = kind == "R" and payload == self._greeting
+        self._met = kind == "R" and payload in self._greetings
         if kind == "H" and payload in self._asked_since:
             # a greeting is lost on one who still looks at the line before this, which has just ended: it is said again
             self._ungreeted += 1
