@@ -1,6 +1,7 @@
 """A live move with its disk: tinamou move beside virsh migrate --live --copy-storage-all, between hosts of script/hosts.
 
-``python -m bench.moves ROUNDS`` as root, with libvirtd installed. Both move the same kernel, memory and written disk.
+``python -m bench.moves ROUNDS`` as root, with libvirtd installed. Both move the same kernel, memory and written disk, by the
+same QEMU (``TINAMOU_QEMU``; where that would lose writes of an emulated guest tinamou stops it first: take 10.0 or later).
 The guest says something on its console all the time: how long it stood still is what lies between the last that was seen
 of it on one host and the first on the other, by the same clock for both tools. Of an emulated guest much of that is its own:
 what it runs has to be translated anew there. So what QEMU's own events tell is measured too, from its stop on one host until
@@ -31,13 +32,14 @@ from pathlib import Path
 from tinamou.images.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
+QEMU = os.environ.get("TINAMOU_QEMU", "/usr/bin/qemu-system-{arch}").replace("{arch}", "x86_64")
 MEMORY, DISK = 256, 256
 """MiB."""
 SAYS = "(while :; do echo x >/dev/console; usleep 2000; done) >/dev/null 2>&1 &"
 DOMAIN = """<domain type='qemu'><name>m</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
 <cmdline>console=ttyS0</cmdline></os><features><acpi/></features><cpu mode='custom' check='none'><model>qemu64</model></cpu>
-<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+<devices><emulator>{qemu}</emulator>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/root/m.qcow2'/>
 <target dev='vda' bus='virtio'/></disk>
 <serial type='file'><source path='/root/m.log'/></serial>
@@ -69,7 +71,7 @@ class Hosts:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.environment = {**os.environ, "HOSTS_FOLDER": folder}
-        own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "HOME": "/root"}
+        own = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "HOME": "/root", "TINAMOU_QEMU": QEMU}
         self.words = ["env", "-i", *(f"{name}={value}" for name, value in own.items()), sys.executable, "-m", "tinamou"]
 
     def script(self, *words: str) -> str:
@@ -198,7 +200,7 @@ def prepared(hosts: Hosts) -> None:
     for host in ("1", "2"):
         hosts.script("run", host, "sh", "-ec", LIBVIRT)
     tiny = resolve("tiny", "x86_64")
-    domain = DOMAIN.format(memory=MEMORY, kernel=tiny.kernel, initrd=tiny.initrd)
+    domain = DOMAIN.format(qemu=QEMU, memory=MEMORY, kernel=tiny.kernel, initrd=tiny.initrd)
     (hosts.root(1) / "root/m.xml").write_text(domain)
     fill = f"head -c {DISK}M /dev/urandom >/root/raw && qemu-img convert -O qcow2 /root/raw /root/m.qcow2 && rm /root/raw"
     hosts.script("run", "1", "sh", "-ec", fill)

@@ -21,6 +21,7 @@ from tinamou.blueprint.stored import plain
 from tinamou.control import Session
 from tinamou.errors import ControlError, HostError, StateError, TinamouError
 from tinamou.facts import files
+from tinamou.facts.qemu import loses_writes
 from tinamou.fleet import hosts, lines, remote, settling
 from tinamou.fleet.calling import Call, called
 from tinamou.fleet.frames import Frames
@@ -296,7 +297,9 @@ class _Move:
 
     async def _sent(self, session: Session, disks: tuple[Volume, ...], carrier: Carrier) -> Sent:
         how, line = self._how, await carrier.memory()
-        more: dict[str, Any] = {"limit": how.limit, "downtime": how.downtime, "slow": how.slow}
+        if why := loses_writes(session.version, self._machine.plan.accel):
+            self._notes.append(f"its guest stood still while its memory went: {why}")
+        more: dict[str, Any] = {"limit": how.limit, "downtime": how.downtime, "slow": how.slow, "still": bool(why)}
         return await send(session, line, disks, key=self._named, **more, progress=self._progress)
 
     def _told(self, went: float, setup: float, mirrored: float, disks: tuple[Volume, ...], sent: Sent) -> Moved:

@@ -16,7 +16,19 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tinamou.control import Listener, Session
 from tinamou.control.answers import number, record
-from tinamou.control.commands import Job, cont, getfd, heard, jobs, migrate, migration, set_migration, status, wait_migrated
+from tinamou.control.commands import (
+    Job,
+    cont,
+    getfd,
+    heard,
+    jobs,
+    migrate,
+    migration,
+    set_migration,
+    status,
+    stop,
+    wait_migrated,
+)
 from tinamou.errors import ControlError
 from tinamou.images.progress import Progress
 from tinamou.late import dataclass
@@ -135,13 +147,14 @@ async def send(
     limit: int,
     downtime: int,
     slow: bool,
+    still: bool,
     progress: Progress,
 ) -> Sent:
     """Send the memory and all devices; the guest stands still afterwards, and its disks there are as they are here.
 
     ``key`` as in `mirror`; ``limit`` in bytes a second, 0 for none; the guest is stopped when the rest will take
     ``downtime`` milliseconds, or a part of that in the first passes (`_RISING`); ``slow`` slows it down where it writes
-    faster than that goes over. Raises ControlError; `run_on` then.
+    faster than that goes over; with ``still`` it stands still from the beginning on. Raises ControlError; `run_on` then.
     """
     await getfd(session, line.fileno(), _OURS + "memory")
     await set_migration(
@@ -151,6 +164,8 @@ async def send(
     )
     began = time.monotonic()
     with session.listen("STOP") as stops, session.listen("MIGRATION") as events:
+        if still:
+            await stop(session)
         await migrate(session, f"fd:{_OURS}memory")
         await _until_switch(session, disks, events, downtime, progress)
         stopped = await stops.next(STILL_SECONDS)

@@ -19,7 +19,7 @@ from tinamou.control.commands import cont, migrate, migration, set_migration, wa
 from tinamou.digest import file_digest
 from tinamou.errors import ControlError, StateError
 from tinamou.facts import files
-from tinamou.facts.qemu import numbered
+from tinamou.facts.qemu import loses_writes, numbered
 from tinamou.late import dataclass
 from tinamou.snapshots import branching, stream
 from tinamou.snapshots.checkpoint import Checkpoint, File, Kind, checkpoints_dir, host_cpu, identity_of, write
@@ -138,8 +138,8 @@ async def save_instant(moment: Moment, name: str) -> Checkpoint:
 async def save_portable(moment: Moment, name: str) -> Checkpoint:
     """Checkpoint any machine that goes on, its memory in a compressed stream beside its disks.
 
-    The memory is sent while the machine runs; it stands still for the last of it. Raises ControlError, StateError; nothing
-    is left then, and it runs on.
+    The memory is sent while the machine runs, which stands still for the last of it; for all of it where its QEMU would lose
+    what the guest writes meanwhile. Raises ControlError, StateError; nothing is left then, and it runs on.
     """
     began = time.perf_counter()
     with reserve(name) as directory:
@@ -155,6 +155,8 @@ async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> fl
     with marked(moment.record), session.listen("STOP", "RESUME") as events:
         async with running_on(session, WHOLE):
             seconds = stream.saving_seconds(memory_of(moment.plan))
+            if loses_writes(session.version, moment.plan.accel):
+                await session.execute("stop")
             await stream.pour(session, directory / STREAM, moment.record.uid, **at_rest, seconds=seconds)
             await cont(session)
         return await _stood_still(events)
