@@ -314,4 +314,13 @@ async def settle_in(record: Record, session: Session) -> str:
     """Set the guest's clock, which stood still, and have it replicated from here; what is to be said of that."""
     await _as_usual(session)
     await in_thread(replicate, record, load_spec(record.spec))
-    return (await set_clock(newest(record), session, briefly=True)).note
+    setting = asyncio.ensure_future(set_clock(newest(record), session, briefly=True))
+    try:
+        while not setting.done() and record.running:
+            await asyncio.wait([setting], timeout=_LOOK)
+        if not record.running:
+            return f"its QEMU ended on {os.uname().nodename} once it ran there: it is off there"
+        return (await setting).note
+    finally:
+        setting.cancel()
+        await asyncio.wait([setting])
