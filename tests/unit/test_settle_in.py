@@ -40,9 +40,7 @@ def test_a_guest_whose_qemu_has_ended_is_not_waited_for(monkeypatch: pytest.Monk
     assert note == f"its QEMU ended on {os.uname().nodename} once it ran there: it is off there"
 
 
-@pytest.mark.parametrize(
-    ("clock", "note"), [(Clock("web", "agent", 0.1), ""), (Clock("web", why="no"), "the clock of web is")]
-)
+@pytest.mark.parametrize(("clock", "note"), [(Clock("web", "agent", 0.1), ""), (Clock("web", why="no"), "the clock of")])
 def test_what_became_of_its_clock_is_said(monkeypatch: pytest.MonkeyPatch, clock: Clock, note: str) -> None:
     async def sets(*_: object, **__: object) -> Clock:
         return clock

@@ -13,6 +13,7 @@ from tinamou.convert.result import Disk, Draft
 from tinamou.convert.tree import Node, of_yaml
 from tinamou.convert.values import cpu_set, mebibytes, switch, whole, words
 from tinamou.errors import SpecError
+from tinamou.parts.net.forwards import forwards_of
 
 __all__ = ["read"]
 
@@ -206,12 +207,21 @@ def _card(draft: Draft, where: str, device: Node, noted: str) -> None:
         net["mtu"] = mtu
 
 
+_PORTS = re.compile(r"(tcp|udp):(.*):([0-9-]+) \1:.*:([0-9-]+)")
+
+
 def _proxy(draft: Draft, where: str, device: Node) -> None:
-    listen, connect = device.text_at("listen"), device.text_at("connect")
-    match = re.fullmatch(r"(tcp|udp):(.*):(\d+) tcp:.*:(\d+)|(udp):(.*):(\d+) udp:.*:(\d+)", f"{listen} {connect}")
-    if not match or not draft.nets:
+    listen, connect, nat = (device.text_at(key) for key in ("listen", "connect", "nat"))
+    match = _PORTS.fullmatch(f"{listen} {connect}")
+    text = f"{match[1]}:{match[2]}:{match[3]}:{match[4]}" if match else ""
+    try:
+        if not draft.nets or not forwards_of(text):
+            raise ValueError
+    except ValueError:
         draft.lost(where, f"{listen} to {connect}", "it is no port that leads into the guest", "set forward in [[net]]")
         return
-    kind, address, port, to = (one for one in match.groups() if one is not None)
-    nets.forward(draft, draft.nets[0], where, f"{kind}:{address.strip('[]')}:{port}-:{to}")
-    draft.done(where, f"{listen} to {connect}", "the port is forwarded")
+    if match and match[2] in ("0.0.0.0", "[::]"):  # noqa: S104 (what it is told of)
+        nets.forward(draft, draft.nets[0], where, f"{match[1]}:0.0.0.0:{match[3]}-:{match[4]}")
+    else:
+        draft.nets[0].setdefault("forward", []).append(text)
+    draft.done(where, f"{listen} to {connect}, nat: {nat or 'not set'}", "the port is forwarded")

@@ -6,10 +6,12 @@ Source: Incus 6.0's documentation, *Instance options*, *Devices*.
 from __future__ import annotations
 
 import shlex
+from ipaddress import ip_address
 from typing import Any
 
 from tinamou.convert.out.asked import Asked, Place
 from tinamou.parts.disk.spec import DiskSpec
+from tinamou.parts.net.forwards import forwards_of
 from tinamou.parts.net.spec import NetSpec
 from tinamou.units import CpuSet
 
@@ -130,23 +132,38 @@ def _net(asked: Asked, net: NetSpec, number: int, devices: dict[str, dict[str, s
             )
     if net.mac:
         found["hwaddr"] = str(net.mac)
-    if net.mtu:
+    if net.mtu and "network" in found:
+        fix = f"incus network set incusbr0 bridge.mtu={net.mtu}"
+        asked.note("lost", f"{path}.mtu", net.mtu, "a card on a network of Incus' own has that of the network", fix)
+    elif net.mtu:
         found["mtu"] = str(net.mtu)
     devices[name] = found
     asked.take(*(f"{path}.{key}" for key in ("type", "bridge", "network", "interface", "mac", "mtu")))
     if net.model in ("auto", "virtio"):
         asked.take(f"{path}.model")
     for at, one in enumerate(net.forward):
-        _forward(asked, one, f"{path}.forward", f"port{number}-{at}", devices)
+        _forward(asked, one, number, f"port{number}-{at}", devices)
     asked.take(f"{path}.forward")
 
 
-def _forward(asked: Asked, text: str, path: str, name: str, devices: dict[str, dict[str, str]]) -> None:
-    words = text.split(":")
-    kind = words.pop(0) if words[0] in ("tcp", "udp") else "tcp"
-    address = words.pop(0) if len(words) == 3 else "127.0.0.1"
-    if len(words) == 2 and all(one.isdecimal() for one in words):
-        listen, connect = f"{kind}:{address}:{words[0]}", f"{kind}:127.0.0.1:{words[1]}"
-        devices[name] = {"type": "proxy", "listen": listen, "connect": connect}
-    else:
-        asked.note("lost", path, text, "it is no port in a form Incus has", "incus config device add … proxy")
+def _forward(asked: Asked, text: str, number: int, name: str, devices: dict[str, dict[str, str]]) -> None:
+    """A machine's ports are translated by Incus (``nat``): from an address of the host's, to a fixed one of its card."""
+    path, ports = f"net[{number}].forward", forwards_of(text)
+    kind, address, _, _ = ports[0]
+    port, to = (f"{one}-{last}" if one != last else f"{one}" for one, last in zip(ports[0][2:], ports[-1][2:], strict=True))
+    known = ip_address(address)
+    if known.is_loopback or known.is_unspecified:
+        why = "Incus forwards to a machine from one address of the host's that others reach, no loopback and no wildcard"
+        fix = f'forward = "{kind}:192.0.2.1:{port}:{to}" names one; ssh -L {port}:localhost:{to} leads there from here'
+        asked.note("lost", path, text, why, fix)
+        return
+    listen, anywhere = (f"[{address}]", "[::]") if known.version == 6 else (address, "0.0.0.0")  # noqa: S104 (of its card)
+    devices[name] = {
+        "type": "proxy",
+        "nat": "true",
+        "listen": f"{kind}:{listen}:{port}",
+        "connect": f"{kind}:{anywhere}:{to}",
+    }
+    why = "Incus forwards to a machine whose card has a fixed address, and does not start it without one"
+    fix = f"incus config device set {asked.spec.name or 'machine'} eth{number} ipv{known.version}.address=…"
+    asked.note("check", path, text, why, fix)
