@@ -46,3 +46,8 @@ def test_of_display(options: list[str]) -> None:
     done = call("display", "nosuch", *options)
     said = done.stdout if "--json" in options else done.stderr
     assert (done.returncode, f"{options[0]} would do nothing" in said) == (110, True), done.stderr
+
+
+def test_of_trace() -> None:
+    done = call("trace", "nosuch", "virtio_blk_*", "--json")
+    assert (done.returncode, "--json would do nothing" in done.stdout) == (110, True)
