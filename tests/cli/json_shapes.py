@@ -23,6 +23,7 @@ LINES = (
     "show web",
     "plan web",
     "display web",
+    "trace web --list virtio_blk_*",
     "disk ls web",
     "net ls",
     "stats web",

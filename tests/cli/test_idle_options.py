@@ -46,3 +46,28 @@ def test_of_display(options: list[str]) -> None:
     done = call("display", "nosuch", *options)
     said = done.stdout if "--json" in options else done.stderr
     assert (done.returncode, f"{options[0]} would do nothing" in said) == (110, True), done.stderr
+
+
+def test_of_trace() -> None:
+    done = call("trace", "nosuch", "virtio_blk_*", "--json")
+    assert (done.returncode, "--json would do nothing" in done.stdout) == (110, True)
+
+
+def test_of_export() -> None:
+    done = call("export", "nosuch", "file", "--to", "libvirt")
+    assert (done.returncode, "tinamou convert nosuch --to libvirt" in done.stderr) == (110, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "autostart m --delay -5",
+        "run --timeout nan",
+        "run --time-limit -1",
+        "exec m --timeout=-1 -- true",
+        "stop m --grace -3",
+    ],
+)
+def test_times_are_not_below_zero(line: str) -> None:
+    done = call(*line.split())
+    assert (done.returncode, "Must be >= 0" in done.stderr) == (2, True), done.stderr

@@ -40,6 +40,7 @@ def test_spelled(words, own):
     [
         ("save", "tinamou suspend NAME"),
         ("qmp", "tinamou monitor"),
+        ("migrate", "tinamou move NAME HOST"),
         ("record", "does not bear virtio"),
         ("replay", "tinamou checkpoint NAME"),
         ("resart", "did you mean restart?"),

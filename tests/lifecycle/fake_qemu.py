@@ -58,6 +58,10 @@ class Fake:
                 threading.Timer(0.02, os._exit, (0,)).start()
             case "system_reset":
                 self.tell("RESET", guest=False, reason="host-qmp-system-reset")
+            case "trace-event-get-state":
+                return [{"name": "memory_region_ops_read", "state": "disabled", "vcpu": False}]
+            case "trace-event-set-state":
+                pass
             case "qmp_capabilities" | "query-migrate" | "netdev_add" | "netdev_del" | "getfd" | "closefd" | "chardev-remove":
                 pass
             case "query-fdsets" | "query-jobs" | "query-block" | "query-cpus-fast" | "query-chardev":

@@ -78,6 +78,8 @@ LINES = [
     reading("display", "--print m", "running"),
     Line("monitor", "m query-status", "running"),
     waiting("gdb", "--server m", 1.0),
+    reading("trace", "m --list memory_region_*", "running"),
+    waiting("trace", "m memory_region_*", 1.0),
     Line("dump", "m {w}/dumped", "running"),
     Line("allow", "m nobody"),
     Line("set", "m memory=256M"),

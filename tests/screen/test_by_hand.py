@@ -181,6 +181,46 @@ def test_gdb_sees_the_guest_and_lets_it_run_on(held, folder):
     assert doing(held) == "running"
 
 
+def told(name):
+    """Which of the events of its disks QEMU tells now."""
+    rows = json.loads(tinamou("trace", name, "--list", "--json", "virtio_blk_*"))
+    return {one["name"] for one in rows if one["told"]}
+
+
+def test_events_are_told_while_it_is_asked_and_no_longer(tmp_path):
+    """Real events of a real disk; what was on before stays on."""
+    tinamou("run", "-d", "--name", "told", "--memory", "256M", "--net", "none", "--disk", "size=8M")
+    try:
+        tinamou("monitor", "told", "trace-event-set-state", "name=virtio_blk_req_complete", "enable=true")
+        tracing = begin("trace", "told", "virtio_blk_handle_read", "virtio_blk_req_*")
+        try:
+            eventually(lambda: "virtio_blk_handle_read" in told("told"), "events that are switched on")
+            tinamou("exec", "told", "--", "dd", "if=/dev/vda", "of=/dev/null", "bs=4k", "count=1", "skip=16")
+            lines = [tracing.stdout.readline().decode() for _ in range(2)]
+            assert "virtio_blk_handle_read" in lines[0] and "sector 128" in lines[0], lines
+            assert "virtio_blk_req_complete" in lines[1], lines
+        finally:
+            tracing.terminate()
+            _, said = tracing.communicate(timeout=60)
+        assert (tracing.returncode, said) == (0, b"Ctrl-C ends it\n")
+        assert told("told") == {"virtio_blk_req_complete"}
+        tracing = begin("trace", "told", "virtio_blk_*")
+        eventually(lambda: len(told("told")) > 1, "events that are switched on")
+        tinamou("kill", "told")
+        assert tracing.wait(60) == 0
+        assert call("trace", "told", "--list").returncode == 118
+    finally:
+        call("rm", "-f", "told")
+
+
+def test_events_there_are(held):
+    every = tinamou("trace", held).splitlines()
+    assert len(every) > 1000 and every[0].split() == ["NAME", "TOLD"]
+    assert any(line.split() == ["virtio_blk_handle_read"] for line in every)
+    refused = call("trace", held, "virtio_blk_*", "nosuch", "nosuch_*")
+    assert (refused.returncode, refused.stderr.count("has no such event"), told(held)) == (118, 2, set())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb on this host (script/setup installs it)")
 def test_the_command_starts_gdb(held):

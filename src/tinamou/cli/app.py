@@ -61,10 +61,19 @@ def _told(function: Verb) -> Verb:
 
 def _hint(hint: Any) -> Any:
     if get_origin(hint) is not Annotated:
-        return hint
+        return Annotated[hint, _SECONDS] if float in (hint, *get_args(hint)) else hint
     kind, *said = get_args(hint)
     parameters = [_parameter(one) for one in said if isinstance(one, Parameter)]
     return Annotated[(kind, *said, *parameters)]
+
+
+def _not_below_zero(_: object, value: float | None) -> None:
+    """Every option with a point in it is a length of time."""
+    if value is not None and not value >= 0:  # nor what is no number (nan)
+        raise ValueError("Must be >= 0.")
+
+
+_SECONDS = cyclopts.Parameter(validator=_not_below_zero)
 
 
 def _parameter(about: Parameter) -> cyclopts.Parameter:

@@ -30,15 +30,15 @@ def command(
     file
         The file to write, or - for stdout.
     to
-        For another tool; there is none yet.
+        Another tool: tinamou convert NAME --to it writes the machine for that.
     force
         Replace a file that is there.
     json
         What was written as JSON.
     """
     if to:
-        fix = "leave --to out; tinamou image convert writes disks in other formats"
-        raise SpecError(f"machines are not exported to {to}", fix=fix)
+        fix = f"tinamou convert {name} --to {to}; without --to the file is for tinamou import"
+        raise SpecError(f"{to} reads no file of this kind", fix=fix)
     target = None if file == "-" else Path(file).absolute()
     if target is None and json:
         raise SpecError("stdout cannot be both the machine and JSON", fix="name a file, or leave --json out")

@@ -13,6 +13,8 @@ from tinamou.state import machines
 from tinamou.system.logs import FULL, Followed, complete, kept
 from tinamou.system.shown import visible
 
+__all__ = ["command", "show_log"]
+
 
 def command(
     name: str,
@@ -39,18 +41,19 @@ def command(
     path = record.file(files.QEMU_LOG if qemu else files.SERIAL_LOG)
     growing = Followed(path, path.stat().st_size if path.exists() else 0)
     lines = io.BytesIO(kept(path)).readlines()
-    _print(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))
+    show_log(b"".join(lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]))
     while follow:
         running = record.running
         if not running:
             complete(path)
-        _print(growing.more(FULL))
+        show_log(growing.more(FULL))
         if not running:
             return
         time.sleep(0.1)
 
 
-def _print(log: bytes) -> None:
+def show_log(log: bytes) -> None:
+    """Print what came of a log: on a terminal without its control characters."""
     if sys.stdout.isatty():
         sys.stdout.write(visible(log.decode(errors="replace").replace("\r\n", "\n")))
     else:

@@ -50,7 +50,7 @@ _MEANT = {
     "define": "tinamou run -d FILE.toml; tinamou convert makes such a file of a libvirt machine",
     "dumpxml": "tinamou show NAME, or tinamou plan NAME --why",
     "qmp": "tinamou monitor NAME says something to its QEMU",
-    "migrate": "tinamou checkpoint NAME --kind portable, tinamou checkpoints export, and import on the other host",
+    "migrate": "tinamou move NAME HOST, of one that is off tinamou copy NAME HOST; by a file tinamou export and import",
     "setmem": "tinamou set NAME memory=2G",
     "setmaxmem": "tinamou set NAME memory=2G",
     "setvcpus": "tinamou set NAME cpus=4",

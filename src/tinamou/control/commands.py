@@ -75,6 +75,15 @@ class Migration:
     rounds: int = 0
 
 
+@dataclass(frozen=True)
+class TraceEvent:
+    """One of QEMU's trace events, whether it is told, and whether this QEMU was built to tell it."""
+
+    name: str
+    on: bool
+    available: bool
+
+
 async def status(session: Session) -> Status:
     """``query-status``."""
     answer = record(await session.execute("query-status"))
@@ -296,3 +305,15 @@ async def monitor(session: Session, line: str) -> str:
     """Run a line of the human monitor and return what it prints; for what QMP does not offer."""
     answer = await session.execute("human-monitor-command", command_line=line)
     return text({line: answer}, line, most=LARGE_BYTES)
+
+
+async def trace_events(session: Session, pattern: str) -> tuple[TraceEvent, ...]:
+    """``trace-event-get-state``: those a pattern means; a name without ``*`` that is none is refused by QEMU."""
+    found = records(await session.execute("trace-event-get-state", name=pattern))
+    each = ((text(one, "name"), text(one, "state")) for one in found)
+    return tuple(TraceEvent(name, state == "enabled", state != "unavailable") for name, state in each)
+
+
+async def trace(session: Session, pattern: str, *, on: bool) -> None:
+    """``trace-event-set-state``: have QEMU tell the events a pattern means, or no more; without those it cannot tell."""
+    await session.execute("trace-event-set-state", name=pattern, enable=on, ignore_unavailable=True)

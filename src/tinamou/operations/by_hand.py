@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from tinamou.errors import StateError
 from tinamou.images.progress import Progress, silent
-from tinamou.machine import by_hand, debugging, dumping, life, viewing
+from tinamou.machine import by_hand, debugging, dumping, life, tracing, viewing
 from tinamou.machine.by_hand import Said, qmp_line
 from tinamou.machine.connected import Connected
 from tinamou.machine.dumping import Format
+from tinamou.machine.tracing import TraceEvent
 from tinamou.machine.viewing import Viewing
+from tinamou.system.logs import FULL
 
-__all__ = ["Format", "Said", "Viewing", "debugged", "display", "dump", "let_in", "monitor", "qmp_line"]
+__all__ = [
+    "Format",
+    "Said",
+    "TraceEvent",
+    "Viewing",
+    "debugged",
+    "display",
+    "dump",
+    "let_in",
+    "monitor",
+    "qmp_line",
+    "trace",
+    "trace_events",
+]
+
+_LOOK_SECONDS = 0.1
 
 
 async def monitor(name: str, said: Said, *, force: bool = False) -> object:
@@ -28,6 +46,24 @@ async def debugged(name: str) -> AsyncIterator[Path]:
     """A running machine's gdb server, for as long as the block runs; see `tinamou.machine.debugging.debugged`."""
     async with Connected.visiting(life.running(name)) as machine, debugging.debugged(machine) as socket:
         yield socket
+
+
+async def trace_events(name: str, patterns: Sequence[str]) -> list[TraceEvent]:
+    """The events a running machine's QEMU has, all or those the patterns mean; see `tinamou.machine.tracing.events`."""
+    async with Connected.visiting(life.running(name)) as machine:
+        return await tracing.events(machine, patterns or (tracing.ALL,))
+
+
+async def trace(name: str, patterns: Sequence[str], hear: Callable[[bytes], None]) -> None:
+    """Hear what a running machine's QEMU tells of these events, until it ends or this is cancelled."""
+    record = life.running(name)
+    async with Connected.visiting(record) as machine, tracing.traced(machine, patterns) as log:
+        try:
+            while record.running:
+                hear(log.more(FULL))
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            hear(log.more(FULL))
 
 
 async def dump(name: str, file: Path, *, format: Format = "elf", progress: Progress = silent) -> int:

@@ -70,12 +70,27 @@ def _of_one(text: str, kind: str, path: str, above: int = 0, where: str = "") ->
     """``above`` lines of the whole document stand before this one."""
     if kind in ("text/cloud-config", "text/cloud-config-archive") and not text.startswith("## template: jinja"):
         expected = "a list" if kind.endswith("archive") else "a table"
-        if reason := _no_yaml(text, expected, above):
+        found, reason = _read(text, expected, above)
+        if reason:
             yield Problem(path, None, f"{where}{reason}", "correct that line; it is YAML")
+        elif isinstance(found, list):
+            yield from _of_archive(found, path, where)
 
 
-def _no_yaml(text: str, expected: str, above: int) -> str:
-    """Why cloud-init could not read a document, empty where it can."""
+def _of_archive(entries: list[object], path: str, where: str) -> Iterator[Problem]:
+    """Each document in an archive of them; what says no type, and has none by its first line, is a #cloud-config there."""
+    for number, entry in enumerate(entries, 1):
+        said = entry if isinstance(entry, dict) else {"content": entry}
+        content = said.get("content", "")
+        if not isinstance(content, str):
+            continue
+        kind = said.get("type") or kind_of(content) or "text/cloud-config"
+        if kind == "text/cloud-config":
+            yield from _of_one(content, kind, path, where=f"{where}part {number}: ")
+
+
+def _read(text: str, expected: str, above: int) -> tuple[object, str]:
+    """What a document holds, and why cloud-init could not read it, empty where it can."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -84,16 +99,16 @@ def _no_yaml(text: str, expected: str, above: int) -> str:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {above + mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        return f"{place}{error.problem or error.context}"
+        return None, f"{place}{error.problem or error.context}"
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return f"line {above + line}: the character {error.character!r} cannot be in YAML"
+        return None, f"line {above + line}: the character {error.character!r} cannot be in YAML"
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return f"line {above + 1}: {str(error).splitlines()[0] or 'nested too deep'}"
+        return None, f"line {above + 1}: {str(error).splitlines()[0] or 'nested too deep'}"
     kind = list if expected == "a list" else dict
     if (found is None and kind is dict) or isinstance(found, kind):
-        return ""
-    return f"line {above + 2}: it is no {expected[2:]} but {_said(found)}: cloud-init would skip it"
+        return found, ""
+    return None, f"line {above + 2}: it is no {expected[2:]} but {_said(found)}: cloud-init would skip it"
 
 
 def _said(found: object) -> str:
