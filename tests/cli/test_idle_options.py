@@ -46,3 +46,14 @@ def test_of_display(options: list[str]) -> None:
     done = call("display", "nosuch", *options)
     said = done.stdout if "--json" in options else done.stderr
     assert (done.returncode, f"{options[0]} would do nothing" in said) == (110, True), done.stderr
+
+
+@pytest.mark.parametrize("option", [["--every", "5m"], ["--full"], ["--json"]])
+def test_of_replicate(option: list[str]) -> None:
+    done = call("replicate", "nosuch", "there", "--off", *option)
+    assert (done.returncode, f"{option[0]} would do nothing" in done.stdout + done.stderr) == (110, True), done.stderr
+
+
+def test_of_place() -> None:
+    done = call("place", "nosuch.toml", "--host", "here", "--tree", "/nosuch")
+    assert (done.returncode, "--host would do nothing" in done.stderr) == (110, True), done.stderr
