@@ -114,7 +114,7 @@ LAST = ("crm_attribute", "--type", "crm_config", "--set-name", "tinamou", "--nam
 
 @pytest.fixture
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The node on which the machine ran last, as a cluster's configuration in a file has it; with a name it is noted there."""
+    """The node on which the machine ran last, as a cluster's configuration in a file has it; a name is noted there."""
     if shutil.which("crm_attribute") is None:
         pytest.skip("no crm_attribute (script/setup installs it)")
     monkeypatch.setenv("CIB_file", str(tmp_path / "cib.xml"))

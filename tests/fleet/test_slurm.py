@@ -106,7 +106,10 @@ class Slurm:
 
     def ended(self, number: str, how: str) -> None:
         eventually(lambda: f"JobState={how}" in self.run("scontrol", "show", "job", number), "the job's end", 120)
-        eventually(lambda: self.run("squeue", "-h") == "" and "idle" in self.run("sinfo", "-h", "-o", "%T"), "the epilog", 120)
+        eventually(lambda: self.run("squeue", "-h") == "" and self.idle(), "the epilog", 120)
+
+    def idle(self) -> bool:
+        return "idle" in self.run("sinfo", "-h", "-o", "%T", check=False)
 
     def machines(self) -> list[str]:
         return self.run("ls", MACHINES, check=False).split()
@@ -125,7 +128,7 @@ def slurm() -> Iterator[Slurm]:
             given = "mkdir -p /mnt/slurm && cat >/mnt/slurm/\"$1\" <<'END-OF-IT'\n" + text + "END-OF-IT"
             made.run("sh", "-ec", given, "sh", name)
         made.run("sh", "-ec", BEGIN)
-        eventually(lambda: "idle" in made.run("sinfo", "-h", "-o", "%T", check=False), "the node")
+        eventually(made.idle, "the node")
         yield made
 
 
