@@ -71,3 +71,14 @@ def test_of_export() -> None:
 def test_times_are_not_below_zero(line: str) -> None:
     done = call(*line.split())
     assert (done.returncode, "Must be >= 0" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("option", [["--every", "5m"], ["--full"], ["--json"]])
+def test_of_replicate(option: list[str]) -> None:
+    done = call("replicate", "nosuch", "there", "--off", *option)
+    assert (done.returncode, f"{option[0]} would do nothing" in done.stdout + done.stderr) == (110, True), done.stderr
+
+
+def test_of_place() -> None:
+    done = call("place", "nosuch.toml", "--host", "here", "--tree", "/nosuch")
+    assert (done.returncode, "--host would do nothing" in done.stderr) == (110, True), done.stderr

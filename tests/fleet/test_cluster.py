@@ -95,7 +95,7 @@ def test_a_device_by_its_address_is_no_resource() -> None:
 
 def test_crm_takes_what_is_written(cib: Path, tmp_path: Path) -> None:
     need_tool("crm")
-    (tmp_path / "lines").write_text("\n".join(cluster.resource_lines(MACHINES, "crm", FENCES)) + "\n")
+    (tmp_path / "lines").write_text("\n".join(cluster.resource_lines(MACHINES, "crm", FENCES, guest=True)) + "\n")
     subprocess.run(
         ["crm", "-F", "configure", "load", "update", str(tmp_path / "lines")], check=True, env=_environment(tmp_path)
     )
@@ -105,7 +105,7 @@ def test_crm_takes_what_is_written(cib: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_pcs_takes_what_is_written(cib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_tool("pcs")
-    lines = cluster.resource_lines(MACHINES, "pcs", FENCES)
+    lines = cluster.resource_lines(MACHINES, "pcs", FENCES, guest=True)
     assert all(line.startswith("pcs ") for line in lines)
     monkeypatch.delenv("CIB_file")
     script = "".join(f"pcs -f {cib} {'--force ' * ('create' in line)}{line.removeprefix('pcs ')}\n" for line in lines)
@@ -130,6 +130,7 @@ def _check(cib: Path) -> None:
         assert f'name="{name}" value="{value}"' in text
     assert 'value="/srv/a b.toml"' in text
     assert text.count('provider="tinamou"') == len(MACHINES)
+    assert text.count('name="OCF_CHECK_LEVEL" value="10"') == len(MACHINES)
     assert 'attribute="beside-15b3-1017"' in text
     assert text.count("<rsc_colocation ") == 2
     assert 'name="placement-strategy" value="balanced"' in text
@@ -152,6 +153,9 @@ def test_the_verb(cib: Path, tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert f"primitive m ocf:tinamou:machine params name=m file={file} " in done.stdout
     assert "utilization cpu=3 memory=620" in done.stdout
+    assert "CHECK_LEVEL" not in done.stdout
+    asked = subprocess.run([*argv, "--guest"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "op monitor interval=60s timeout=60s OCF_CHECK_LEVEL=10 " in asked
     cib.write_text(CIB.format(property="", resources=""))
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 112

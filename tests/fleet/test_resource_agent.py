@@ -106,7 +106,32 @@ def test_start(agent) -> None:
     assert made[1] == [f"run -d --name ha --timeout 290 {AGENT}"]
 
 
-def test_a_start_from_a_replica_is_asked_for(agent) -> None:
+CIB = """<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.9" epoch="1" num_updates="0" admin_epoch="1">
+<configuration><crm_config/><nodes/><resources/><constraints/></configuration><status/></cib>
+"""
+LAST = ("crm_attribute", "--type", "crm_config", "--set-name", "tinamou", "--name", "tinamou-ha")
+
+
+@pytest.fixture
+def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The node on which the machine ran last, as a cluster's configuration in a file has it; a name is noted there."""
+    if shutil.which("crm_attribute") is None:
+        pytest.skip("no crm_attribute (script/setup installs it)")
+    monkeypatch.setenv("CIB_file", str(tmp_path / "cib.xml"))
+    monkeypatch.setenv("OCF_RESKEY_CRM_meta_on_node", "h1")
+
+    def last(name: str | None = None) -> str:
+        if name is not None:
+            (tmp_path / "cib.xml").write_text(CIB)
+        if name:
+            subprocess.run([*LAST, "--update", name], check=True)
+        return subprocess.run([*LAST, "-q", "--query"], capture_output=True, text=True, check=False).stdout.strip()
+
+    last("")
+    return last
+
+
+def test_a_start_from_a_replica_is_asked_for(agent, noted) -> None:
     given = {"OCF_RESKEY_file": str(AGENT), "OCF_RESKEY_replica": "1"}
     assert agent("start", None, **given)[1] == ["replica take ha", "start --timeout 50 ha"]
     assert agent("start", None, failing="replica", **given)[1] == [
@@ -115,6 +140,40 @@ def test_a_start_from_a_replica_is_asked_for(agent) -> None:
     ]
     assert agent("start", "stopped", **given)[1] == ["start --timeout 50 ha"]
     assert agent("start", None, OCF_RESKEY_replica="1")[1] == ["replica take ha", "start --timeout 50 ha"]
+
+
+def test_disks_that_another_node_went_on_from_a_replica_of_are_not_started(agent, noted) -> None:
+    given = {"OCF_RESKEY_replica": "1"}
+    for state in ("stopped", "suspended", "crashed"):
+        noted("h2")
+        assert agent("start", state, **given) == (INSTALLED, [])
+        assert noted() == "h2"
+        noted("h1")
+        assert agent("start", state, **given)[1] != []
+    noted("h2")
+    assert agent("start", "stopped")[1] == ["start --timeout 50 ha"]  # its disks are shared: nobody has older ones
+    assert agent("migrate_from", "running", **given)[0] == OK
+    assert noted() == "h1"
+
+
+def test_a_machine_whose_disks_are_on_another_node_is_not_made_of_its_file(agent, noted) -> None:
+    given = {"OCF_RESKEY_file": str(AGENT), "OCF_RESKEY_replica": "1"}
+    noted("h2")
+    assert agent("start", None, failing="replica", **given) == (INSTALLED, ["replica take ha"])
+    assert agent("start", None, **given)[1] == ["replica take ha", "start --timeout 50 ha"]
+    assert noted() == "h1"  # what is lost is decided, whether it starts or not
+    noted("h1")
+    assert agent("start", None, failing="replica", **given)[1][1:] == [f"run -d --name ha --timeout 50 {AGENT}"]
+
+
+def test_a_node_that_started_a_machine_is_noted(agent, noted, tmp_path: Path) -> None:
+    assert agent("start", "running", OCF_RESKEY_replica="1") == (OK, [])
+    assert noted() == "h1"
+    noted("")
+    assert agent("start", "running") == (OK, [])
+    assert noted() == ""
+    (tmp_path / "cib.xml").write_text("no cluster")
+    assert agent("start", "stopped", OCF_RESKEY_replica="1") == (GENERIC, [])
 
 
 def test_a_stop_that_does_not_stop_is_a_failure(agent) -> None:

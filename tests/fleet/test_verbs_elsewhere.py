@@ -12,15 +12,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sshd_here import DEADLINE, Sshd, command, make_key, sshd
 from typed import eventually
 
-from tinamou.cli import all_hosts
+from tinamou.cli import all_hosts, all_looks
 from tinamou.errors import HostError
 from tinamou.fleet import hosts
 from tinamou.fleet.asking import Answer
+from tinamou.version import __version__
 
 ME = [sys.executable, "-m", "tinamou"]
 
@@ -192,6 +194,64 @@ def test_the_doctor_of_all_hosts(far: Path, server: Sshd) -> None:
     assert {one["check"] for one in told["here"]["findings"]} == {one["check"] for one in told["far"]["findings"]}
     assert done.returncode == max(one["status"] for one in told.values())
     assert tinamou("doctor", "--all-hosts", "--fix").returncode == 110
+
+
+def test_top_of_all_hosts(far: Path, server: Sshd, tmp_path: Path) -> None:
+    """Each tells by itself, again and again; one that stops telling is silent, and one that lies is an error."""
+    lying = 'import sys; print("{\\"machines\\": [{}]}" if "top" in sys.argv else "[]")'
+    said = f"case $* in *--version*) echo {__version__} ;; *) exec {sys.executable} -c '{lying}' \"$@\" ;; esac"
+    hosts.add(server.host("liar", command=("sh", "-c", said, "sh")))
+    with sshd(tmp_path / "hung") as hung:
+        hosts.add(hung.host("hung", state=tmp_path, patience=10.0))
+        out = tmp_path / "out"
+        with out.open("w") as file:
+            top = subprocess.Popen([*ME, "top", "--all-hosts", "--json", "--interval", "0.5"], stdout=file)
+        try:
+            eventually(lambda: _told(out)["hung"].get("machines") == [], "a look at the other host", DEADLINE)
+            stopped = [hung.process.pid, *_children(hung.process.pid)]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            eventually(lambda: "error" in _told(out)["hung"], "its silence", DEADLINE)
+            told = _told(out)
+            assert list(told) == ["here", "far", "hung", "liar"]
+            assert told["here"]["machines"] == told["far"]["machines"] == []
+            assert told["far"]["memory"]["total"] > 1 << 20
+            assert told["hung"]["error"]["error"].startswith("hung ")
+            assert "no look at its machines" in told["liar"]["error"]["error"]
+            top.send_signal(signal.SIGINT)
+            assert top.wait(DEADLINE) == 0
+        finally:
+            top.kill()
+            top.wait()
+            for pid in stopped[1:]:
+                os.kill(pid, signal.SIGCONT)
+    assert tinamou("top", "web", "--all-hosts").returncode == 110
+
+
+def _children(pid: int) -> list[int]:
+    """All that a process has started, and those have."""
+    found = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*found, *(deeper for one in found for deeper in _children(one))]
+
+
+def _told(out: Path) -> dict[str, Any]:
+    """What was told of each host last."""
+    lines = out.read_text().split("\n")[:-1]
+    return {one["host"]: one for one in json.loads(lines[-1])["hosts"]} if lines else {"hung": {}}
+
+
+def test_a_machine_of_another_host_is_a_line_and_what_is_none_is_refused() -> None:
+    one = {
+        "name": "web",
+        "state": "running",
+        "cpu": {"vcpus": 2, "percent": 12.4},
+        "memory": {"size": 512 << 20, "balloon": 256 << 20, "guest": None, "host": {"rss": 300 << 20, "swap": 0}},
+        "per_second": {"read": 1 << 20, "written": 0.0, "received": None, "sent": None},
+    }
+    numbers = ["12%", "-", "-", "256M/512M", "300M", "0", "1M", "0", "-", "-"]
+    assert all_looks.cells("h2", one) == ["h2", "web", "running", *numbers]
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        all_looks.cells("h2", {**one, "cpu": {"percent": "much"}})
 
 
 def test_machines_of_one_name_on_two_hosts_are_told_of() -> None:

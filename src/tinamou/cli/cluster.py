@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from tinamou.cli.grammar import Group
+from tinamou.cli.grammar import Group, Switch
 from tinamou.cli.loop import run_until_done
 from tinamou.errors import Problem, SpecError
 from tinamou.fleet import cluster
@@ -20,7 +20,7 @@ app: Group = Group()
 
 
 @app.command
-def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str = "") -> None:
+def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str = "", guest: Switch = False) -> None:
     """Print what makes machines resources of the cluster this host is in: what they use, and the rules among them.
 
     crm: tinamou cluster resource FILE.toml > FILE; crm configure load update FILE. pcs: the lines are commands.
@@ -33,12 +33,14 @@ def resource(*machines: str, shell: Literal["crm", "pcs"] = "crm", only_on: str 
         The cluster's shell: crm or pcs.
     only_on
         A node to which they are bound, and never restarted elsewhere: for a cluster that does not fence.
+    guest
+        Have the cluster ask the guests every minute as well: a machine whose guest does not answer is started anew.
     """
     if not machines:
         problem = Problem("machines", None, "none is named", "tinamou cluster resource FILE.toml…")
         raise SpecError("there is nothing to write", problems=[problem])
     every = [_machine(one) for one in machines]
-    for line in cluster.resource_lines(every, shell, run_until_done(cluster.fencing()), only_on=only_on):
+    for line in cluster.resource_lines(every, shell, run_until_done(cluster.fencing()), only_on=only_on, guest=guest):
         print(line)
 
 

@@ -9,7 +9,7 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Parameter, Switch
 from tinamou.cli.loop import run_until_done
-from tinamou.errors import HostError, PlanError, TinamouError
+from tinamou.errors import HostError, PlanError, SpecError, TinamouError
 
 if TYPE_CHECKING:
     from tinamou.fleet.placement import Room, Verdict
@@ -45,6 +45,8 @@ def command(
     from tinamou.cli.described import described
     from tinamou.fleet import placement
 
+    if host and tree:
+        raise SpecError("--host would do nothing", why="only recorded hosts are looked at", fix="leave --tree or --host out")
     need = placement.need_of(described(file, {}))
     rooms, silent = _rooms(host, tree)
     found = [*placement.verdicts(need, rooms), *silent]

@@ -6,6 +6,7 @@ from tinamou import late
 from tinamou.cli import output
 from tinamou.cli.grammar import Switch
 from tinamou.cli.loop import run_until_done
+from tinamou.errors import SpecError
 
 
 def command(
@@ -32,6 +33,9 @@ def command(
     from tinamou.snapshots.schedule import Schedule
     from tinamou.state import machines
 
+    for option, given in (("--every", every), ("--full", full), ("--json", json)):
+        if off and given:
+            raise SpecError(f"{option} would do nothing", why="--off copies nothing", fix=f"leave --off or {option} out")
     if off:
         schedules.remove_replication(machines.find(name).name)
         output.say(f"{name} is not replicated by itself any more")

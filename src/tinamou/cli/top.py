@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json as jsonlib
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tinamou.cli import output, plots
 from tinamou.cli.grammar import Switch
+from tinamou.cli.looks import Pair, host, look, plain
 from tinamou.cli.loop import run_until_told
 from tinamou.cli.stats import row, short
-from tinamou.late import asdict, replace
+from tinamou.errors import SpecError
 from tinamou.state import machines
 from tinamou.system.shown import visible
-
-if TYPE_CHECKING:
-    from tinamou.monitor.stats import Rates, Reading
-    from tinamou.state.record import Record
 
 COLUMNS = ("name", "state", "cpu", "used", "avail", "holds", "host", "swap", "read/s", "write/s", "in/s", "out/s")
 """Short: together they fit into a terminal of 80 columns."""
@@ -28,10 +23,8 @@ COLUMNS = ("name", "state", "cpu", "used", "avail", "holds", "host", "swap", "re
 _LOOKS, _WIDE = 20, 104
 """Looks in the picture of how busy a machine was, and columns of a terminal from which on there is room for it."""
 
-Pair = tuple["Reading", "Rates | None"]
 
-
-def command(*names: str, interval: float = 2.0, json: Switch = False) -> int:
+def command(*names: str, interval: float = 2.0, all_hosts: Switch = False, json: Switch = False) -> int:
     """Show what machines use, again and again; Ctrl-C ends it.
 
     Parameters
@@ -40,15 +33,23 @@ def command(*names: str, interval: float = 2.0, json: Switch = False) -> int:
         The machines; all that run at the moment when left out.
     interval
         Seconds between two looks.
+    all_hosts
+        Machines of the other hosts, too, each host telling by itself; one that says nothing is shown as silent.
     json
         One line of JSON for each look.
     """
+    if all_hosts:
+        from tinamou.cli.all_looks import show_all
+
+        if names:
+            raise SpecError("--all-hosts shows all machines", fix="tinamou -H HOST top NAME… shows some of one host")
+        return run_until_told(show_all(interval, json=json))
     for name in names:
         machines.find(name)
     if json:
-        return run_until_told(_look(names, interval, lambda pairs: print(jsonlib.dumps(_plain(pairs)), flush=True)))
+        return run_until_told(look(names, interval, lambda pairs: print(jsonlib.dumps(plain(pairs)), flush=True)))
     if not sys.stdout.isatty():
-        return run_until_told(_look(names, interval, _print))
+        return run_until_told(look(names, interval, _print))
     from rich.live import Live
 
     lately = Lately()
@@ -58,7 +59,7 @@ def command(*names: str, interval: float = 2.0, json: Switch = False) -> int:
         def show(pairs: list[Pair]) -> None:
             live.update(_screen(pairs, lately.told(pairs) if wide else None), refresh=True)
 
-        return run_until_told(_look(names, interval, show))
+        return run_until_told(look(names, interval, show))
 
 
 class Lately:
@@ -74,44 +75,6 @@ class Lately:
             if one.percent is not None:
                 self._percent[one.name].append(one.percent)
         return {name: plots.spark(values, 100.0) for name, values in self._percent.items()}
-
-
-async def _look(names: Sequence[str], interval: float, show: Callable[[list[Pair]], None]) -> int:
-    """Look until it is cancelled; the first look is shown too, for which there are no rates."""
-    from tinamou.monitor.look import leave
-
-    before: dict[str, Reading] = {}
-    try:
-        while True:
-            began = time.monotonic()
-            now = {one.name: one for one in await _readings(names, interval)}
-            show([_paired(before.get(name), one) for name, one in now.items()])
-            before = now
-            await asyncio.sleep(max(0.1, interval - (time.monotonic() - began)))
-    finally:
-        await leave(_running(names))
-
-
-def _paired(last: Reading | None, one: Reading) -> Pair:
-    """A reading with the processor time and the rates since the last one."""
-    from tinamou.monitor.processes import percent
-    from tinamou.monitor.stats import rates
-
-    if last is None:
-        return one, None
-    return replace(one, percent=percent(last.asked, one.spent, one.vcpus)), rates(last, one)
-
-
-def _running(names: Sequence[str]) -> list[Record]:
-    return [one for one in machines.awake() if one.running and (not names or one.name in names)]
-
-
-async def _readings(names: Sequence[str], interval: float) -> list[Reading]:
-    from tinamou.monitor.look import Patience
-    from tinamou.monitor.stats import read
-
-    patience = Patience(every=max(1, round(interval)), first=min(1.0, interval))
-    return list(await asyncio.gather(*(read(one, patience) for one in _running(names))))
 
 
 def _cells(pair: Pair) -> dict[str, str]:
@@ -151,28 +114,7 @@ def _screen(pairs: list[Pair], lately: Mapping[str, str] | None = None) -> Any:
     return Group(Text(_host_line(pairs), style="dim"), table, *missing)
 
 
-def _host() -> dict[str, int]:
-    from tinamou.monitor.host import look_at_host
-    from tinamou.system.rooted import Rooted
-
-    seen = look_at_host(Rooted(), {})
-    return {"total": int(seen.total), "available": int(seen.available)}
-
-
 def _host_line(pairs: list[Pair]) -> str:
-    host = _host()
+    free = host()
     held = sum(one.held.rss for one, _ in pairs if one.held)
-    return f"host: {short(host['available'])} of {short(host['total'])} available, machines hold {short(held)}"
-
-
-def _plain(pairs: list[Pair]) -> dict[str, Any]:
-    from tinamou.monitor.stats import plain
-
-    shown = [{**plain(one), "per_second": _rounded(moving)} for one, moving in pairs]
-    return {"at": round(time.time(), 3), "host": _host(), "machines": shown}
-
-
-def _rounded(moving: Rates | None) -> dict[str, float | None] | None:
-    if moving is None:
-        return None
-    return {key: None if value is None else round(value, 1) for key, value in asdict(moving).items()}
+    return f"host: {short(free['available'])} of {short(free['total'])} available, machines hold {short(held)}"

@@ -34,6 +34,8 @@ _OPERATIONS = {
     "migrate_to": {"timeout": "600s"},
     "migrate_from": {"timeout": "120s"},
 }
+_GUEST = {"interval": "60s", "timeout": "60s", "OCF_CHECK_LEVEL": "10"}
+"""How often the guest itself is asked, where that is wanted (source: the depths in the agent's own metadata)."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ def _silent(why: bytes) -> HostError:
     return HostError("no cluster says whether it fences its nodes", why=why.decode(errors="replace").strip()[-500:], fix=fix)
 
 
-def resource_lines(machines: Sequence[Machine], shell: Shell, fences: Fencing, *, only_on: str = "") -> list[str]:
+def resource_lines(
+    machines: Sequence[Machine], shell: Shell, fences: Fencing, *, only_on: str = "", guest: bool = False
+) -> list[str]:
     """What makes these machines resources, with what they use, and the rules among them.
 
     Without fencing a node that is only cut off goes on, and what it runs would be started a second time elsewhere: then a
-    machine is bound to one node (``only_on``). Raises PlanError.
+    machine is bound to one node (``only_on``). With ``guest`` the guests are asked too. Raises PlanError.
     """
     if fences.missing and not only_on:
         fix = "set up fencing (a stonith device, and stonith-enabled=true), or bind the machines to a node: --only-on NODE"
@@ -102,7 +106,7 @@ def resource_lines(machines: Sequence[Machine], shell: Shell, fences: Fencing, *
             raise PlanError(
                 f"{one.need.name} asks for devices by their address on one host", why=", ".join(addresses), fix=fix
             )
-        lines += _resource(one, shell)
+        lines += _resource(one, shell, guest=guest)
         if one.need.near:
             lines.append(_rule(shell, one.need.name, "near", f"not_defined {_near(one.need.near)}"))
         if only_on:
@@ -114,17 +118,18 @@ def _property(shell: Shell) -> str:
     return "property placement-strategy=balanced" if shell == "crm" else "pcs property set placement-strategy=balanced"
 
 
-def _resource(one: Machine, shell: Shell) -> Iterator[str]:
+def _resource(one: Machine, shell: Shell, *, guest: bool) -> Iterator[str]:
     params = _pairs({"name": one.need.name, **({"file": one.file} if one.file else {})})
-    every = [f"op {name} {_pairs({'interval': '0s', **times})}" for name, times in _OPERATIONS.items()]
+    operations = [*_OPERATIONS.items(), *([("monitor", _GUEST)] if guest else [])]
+    every = [f"op {name} {_pairs({'interval': '0s', **times})}" for name, times in operations]
     uses = _pairs(_utilization(one.need))
     if shell == "crm":
         yield " ".join(
             [f"primitive {one.need.name} {AGENT} params {params}", *every, f"meta allow-migrate=true utilization {uses}"]
         )
         return
-    operations = " ".join(text if number == 0 else text.removeprefix("op ") for number, text in enumerate(every))
-    yield f"pcs resource create {one.need.name} {AGENT} {params} {operations} meta allow-migrate=true"
+    said = " ".join(text if number == 0 else text.removeprefix("op ") for number, text in enumerate(every))
+    yield f"pcs resource create {one.need.name} {AGENT} {params} {said} meta allow-migrate=true"
     yield f"pcs resource utilization {one.need.name} {uses}"
 
 
