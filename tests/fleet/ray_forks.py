@@ -8,7 +8,7 @@ import time
 
 import ray
 
-from tinamou import Machine
+from tinamou import LaunchError, Machine
 from tinamou.fleet.on_ray import Forks
 
 
@@ -34,6 +34,11 @@ if __name__ == "__main__":
     with Forks("warm", count) as forks:
         say(made=len(forks.forks), seconds=time.monotonic() - began, moved=forks.moved)
         say(nodes=counted(forks.run("cat /tmp/warm")), names={one["NodeID"]: one["NodeName"] for one in ray.nodes()})
+        try:
+            with Forks("warm", 3 * count + 1):  # of four nodes with so many slots each, less those that are taken
+                say(refused="")
+        except LaunchError as error:
+            say(refused=error.why)
         sys.stdin.readline()
         began = time.monotonic()
         ran = forks.run("cat /tmp/warm")

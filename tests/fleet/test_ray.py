@@ -69,6 +69,7 @@ def test_forks_of_a_node_that_dies_are_made_anew(four: Hosts) -> None:
         first = told()
         assert sum(first["nodes"].values()) == COUNT
         assert len(first["nodes"]) == 4
+        assert "other programs have them" in told()["refused"]
         four.script("kill", "4")
         driver.stdin.write("\n")
         driver.stdin.flush()

@@ -1,8 +1,9 @@
 """Throw-away machines on the nodes of a Ray cluster (``tinamou[ray]``): forks of one checkpoint, as many as were asked for.
 
-Each node has one actor, placed by the custom resource ``vm_slots`` (one for each machine it may have). The checkpoint goes
-to a node once, by its content. A node's forks are its actor's: they end with it, whatever ends it, and are made anew on the
-others. Machines that are kept are never an actor's. Ray fences nothing, so nothing that must exist only once belongs here.
+Each fork has one of the custom resource ``vm_slots`` (one for each machine a node may have), reserved by a placement group:
+Ray says on which node, and other programs do not get it. Each node has one actor. The checkpoint goes to a node once, by its
+content. A node's forks are its actor's: they end with it, whatever ends it, and are made anew on the others. Machines that
+are kept are never an actor's. Ray fences nothing, so nothing that must exist only once belongs here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +33,9 @@ SLOTS = "vm_slots"
 _PIECE = 32 << 20
 _SECONDS = 120.0
 _ENDING_SECONDS = 600.0
+_PLACING_SECONDS = 60.0
+"""How long slots that others have are waited for; Ray takes half a minute to notice a dead node."""
+_FIX = f"ray start --resources='{{\"{SLOTS}\": 50}}' on more nodes"
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Ran:
 class Forks:
     """``count`` running copies of a checkpoint over the nodes of the Ray cluster this program is connected to.
 
-    No node gets more than its ``vm_slots``. All of them are gone when the block ends. ``moved`` is how many bytes of the
-    checkpoint went to nodes that did not have it. Raises LaunchError without ray, or without slots for all.
+    Each has a slot of its node's ``vm_slots`` to itself. All of them are gone when the block ends. ``moved`` is how many
+    bytes of the checkpoint went to nodes that did not have it. Raises LaunchError without ray, or without slots for all.
     """
 
     def __init__(self, of: str, count: int) -> None:
@@ -63,16 +69,18 @@ class Forks:
         self._of = of
         self._count = count
         self._actors: dict[str, Any] = {}
-        self._slots: dict[str, int] = {}
+        self._group: Any = None
         self._forks: dict[str, list[str]] = {}
         self._pieces: list[Any] = []
         self._sum: str = ""
 
     def __enter__(self) -> Self:
         ray = _ray()
-        self._slots = {one["NodeID"]: int(one["Resources"].get(SLOTS, 0)) for one in ray.nodes() if one["Alive"]}
-        self._pack(ray)
+        self._refuse_room(ray)
+        self._group = ray.util.placement_group([{SLOTS: 1}] * self._count, strategy="SPREAD")
         try:
+            self._placed(ray)
+            self._pack(ray)
             self._more(self._count)
         except BaseException:
             self.__exit__(None, None, None)
@@ -85,6 +93,7 @@ class Forks:
         ray.wait(ending, num_returns=len(ending), timeout=_ENDING_SECONDS) if ending else None
         for actor in self._actors.values():
             ray.kill(actor)
+        ray.util.remove_placement_group(self._group)
         self._actors, self._forks, self._pieces = {}, {}, []
 
     @property
@@ -113,17 +122,18 @@ class Forks:
         for node, answer in asked.items():
             try:
                 said[node] = ray.get(answer)
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
                 self.lost += [Fork(node, name) for name in self._forks.pop(node, [])]
-                self._slots.pop(node, None)
                 self._actors.pop(node, None)
         return said
 
     def _more(self, count: int) -> dict[str, list[str]]:
-        """So many forks more, by node. Raises LaunchError."""
-        made: dict[str, list[str]] = {}
+        """So many forks more, by node: where Ray has their slots, also those of nodes that were lost. Raises LaunchError."""
+        ray, made = _ray(), dict[str, list[str]]()
         while count:
-            shares = self._shares(count)
+            placed = self._placed(ray)
+            shares = {node: slots - len(self._forks.get(node, ())) for node, slots in placed.items()}
+            shares = {node: share for node, share in shares.items() if share > 0}
             for node in shares:
                 if node not in self._actors:
                     self._actors[node] = self._actor(node)
@@ -133,17 +143,24 @@ class Forks:
                 count -= len(names)
         return made
 
-    def _shares(self, count: int) -> dict[str, int]:
-        free = {node: slots - len(self._forks.get(node, ())) for node, slots in self._slots.items()}
-        if count > sum(max(one, 0) for one in free.values()):
-            fix = f"ray start --resources='{{\"{SLOTS}\": 50}}' on more nodes"
-            raise LaunchError(f"{count} machines more have no {SLOTS} in the cluster", why=f"free: {free}", fix=fix)
-        shares: dict[str, int] = {}
-        for _ in range(count):
-            node = max(free, key=lambda one: free[one])
-            free[node] -= 1
-            shares[node] = shares.get(node, 0) + 1
-        return shares
+    def _refuse_room(self, ray: Any) -> None:
+        slots = {one["NodeID"]: int(one["Resources"].get(SLOTS, 0)) for one in ray.nodes() if one["Alive"]}
+        if self._count > sum(slots.values()):
+            raise LaunchError(f"{self._count} machines have no {SLOTS} in the cluster", why=f"there are {slots}", fix=_FIX)
+
+    def _placed(self, ray: Any) -> dict[str, int]:
+        """How many slots are reserved on each node, once all are, on nodes that are alive. Raises LaunchError."""
+        until = time.monotonic() + _PLACING_SECONDS
+        while True:
+            told = ray.util.placement_group_table(self._group)
+            alive = {one["NodeID"] for one in ray.nodes() if one["Alive"]}
+            nodes = Counter(told["bundles_to_node_id"].values())
+            if told["state"] == "CREATED" and set(nodes) <= alive:
+                return dict(nodes)
+            if time.monotonic() > until:
+                why = "other programs have them, or the nodes that had them are gone"
+                raise LaunchError(f"{self._count} {SLOTS} are not free within {_PLACING_SECONDS:g} s", why=why, fix=_FIX)
+            time.sleep(0.1)
 
     def _pack(self, ray: Any) -> None:
         digest = hashlib.sha256()
@@ -163,7 +180,7 @@ class Forks:
         try:
             if not ray.get(actor.has.remote()):
                 self.moved += ray.get(actor.take.remote(self._pieces))
-        except ray.exceptions.RayActorError:
+        except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
             pass  # whoever asks it next is told
         return actor
 
