@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from tinamou.machine.assignments import assign, listed, table_of
 from tinamou.parts.disk import DiskSpec
 from tinamou.spec import MachineSpec, load_spec
 
-__all__ = ["described", "disk_of"]
+__all__ = ["assignment", "described", "disk_of"]
 
 _LARGEST = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -50,6 +52,28 @@ def described(image: str, given: Mapping[str, Any], *, apart: bool = False) -> M
         data["seed"] = {**seed, **texts} if isinstance(seed, dict) else seed
     assign(data, (*assigned, *given.get("set", ())))
     return load_spec(data, source=image if image.endswith(".toml") else "the machine's description")
+
+
+def assignment(option: str, value: str) -> str:
+    """What an option of `MachineOptions` is for ``tinamou set``, on a shell's line: ``--disk size=1G`` → ``disk+=size=1G``.
+
+    ``value`` is as written, anything for an option without one. The name of a machine is no field of this kind.
+    """
+    if option in _SWITCHES:
+        return _SWITCHES[option]
+    if option == "set":
+        return shlex.quote(value)
+    if option in _SEEDS:
+        return f'seed.{option}="$(cat {shlex.quote(value)})"'
+    if (option, value) == ("net", "none"):
+        return shlex.quote("net=[]")
+    if option == "publish":
+        return shlex.quote(f"net[0].forward+={_forward(value)}")
+    if option == "share":
+        value = _absolute(value)
+    if option == "usb" and isinstance(table := table_of(value), dict):
+        value = f"{{{', '.join(f'{key} = {json.dumps(one, ensure_ascii=False)}' for key, one in table.items())}}}"
+    return shlex.quote(f"{option}{'+=' if option in _OTHERWISE else '='}{value}")
 
 
 def _published(data: dict[str, Any], ports: Sequence[str]) -> list[Any]:

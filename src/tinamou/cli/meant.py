@@ -41,6 +41,9 @@ _NOT_RECORDED = (
 _NO_OPTION = {"--record": _NOT_RECORDED, "--replay": _NOT_RECORDED}
 """Options of run that do not exist, and why."""
 
+_CHANGES = {"start": 0, "restart": 0, "resume": 0, "set": 0, "edit": 0, "clone": 1}
+"""Verbs that are given options of ``run``, to change a machine that is there; and which of their words names it."""
+
 _MEANT = {
     "record": f"{_NOT_RECORDED}; tinamou logs NAME has what its guest printed",
     "replay": _NOT_RECORDED,
@@ -100,9 +103,28 @@ def verb(word: str, known: Collection[str]) -> str:
 
 
 def option(words: Sequence[str]) -> str:
-    """The answer to an option of ``run`` that is missed for a reason; empty where there is none."""
+    """The answer to an option that a verb has not: of ``run`` one missed for a reason, of others one that is a field.
+
+    Empty where there is none.
+    """
     names = (word.partition("=")[0] for word in words if words[0] == "run")
-    return next((f"there is no {name}: {_NO_OPTION[name]}" for name in names if name in _NO_OPTION), "")
+    missed = next((f"there is no {name}: {_NO_OPTION[name]}" for name in names if name in _NO_OPTION), "")
+    return missed or (_changed(words) if words[0] in _CHANGES else "")
+
+
+def _changed(words: Sequence[str]) -> str:
+    """The answer to a line that would change a machine by options of ``run``, or by fields; empty where it does not."""
+    from tinamou.cli.settings import settings
+
+    said, fields, places = settings([_SHORT.get(word, word) for word in words])
+    if not said:
+        return ""
+    at = _CHANGES[words[0]]
+    name = places[at] if at < len(places) else "NAME"
+    lines = [f"tinamou rename {name} {field.removeprefix('name=')}" for field in fields if field.startswith("name=")]
+    if changed := [field for field in fields if not field.startswith("name=")]:
+        lines.insert(0, " ".join(["tinamou set", name, *changed]))
+    return f"{words[0]} takes no {', '.join(said)}; what a machine is, is changed by: {' and '.join(lines)}"
 
 
 def dashes(words: Sequence[str], first: str) -> str:
