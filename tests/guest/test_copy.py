@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -128,12 +129,36 @@ def test_what_is_no_tar_archive_is_not_unpacked(state, here, there, kind):
 
     async def talk(agent):
         async with agent:
-            with packed.open("rb") as file, pytest.raises(SpecError):
+            with packed.open("rb") as file, pytest.raises(SpecError) as error:
                 await copy.tar_into_guest(agent, file.fileno(), str(there))
+            assert error.value.fix.endswith(f"tinamou exec NAME -- sh -c 'cat >{there}/FILE' <FILE")
             assert list(there.iterdir()) == []
 
     with local_agent(state) as agent:
         run(talk(agent))
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file"])
+def test_an_archive_needs_a_folder_and_says_how_a_file_is_made(state, here, there, kind):
+    target = there / "a b"
+    if kind == "file":
+        target.write_text("x")
+    subprocess.run(["tar", "-cf", here / "packed", "-T", os.devnull], check=True)
+
+    async def talk(agent):
+        async with agent:
+            with (here / "packed").open("rb") as file, pytest.raises(GuestError) as error:
+                await copy.tar_into_guest(agent, file.fileno(), str(target))
+            assert f"tinamou exec NAME -- mkdir '{target}'; " in error.value.fix
+            *_, sh, c, line, source = shlex.split(error.value.fix)
+            assert (sh, c, source) == ("sh", "-c", "<FILE")
+            return line
+
+    with local_agent(state) as agent:
+        line = run(talk(agent))
+    target.unlink(missing_ok=True)
+    subprocess.run(["sh", "-c", line], input=b"as it is", check=True)
+    assert target.read_bytes() == b"as it is"
 
 
 def test_devices_and_pipes_of_the_guest_are_left_out_and_named(state, here, there, tools):

@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +119,8 @@ async def tar_into_guest(
     """
     spot = await _spot(agent, target)
     if spot.kind != "folder":
-        raise GuestError(f"{target} is no folder in the guest", fix="make it first: tinamou exec NAME -- mkdir")
+        fix = f"make it first: tinamou exec NAME -- mkdir {shlex.quote(target)}; {_unpacked_by_nobody(target)}"
+        raise GuestError(f"{target} is no folder in the guest, to unpack an archive in", fix=fix)
     way = _way(agent, directory, f"The archive was not unpacked in {target}", None, progress)
     words = ("folder", secrets.token_hex(8), str(wire.UNIT), spot.path, "755")
     count = [0]
@@ -128,8 +130,17 @@ async def tar_into_guest(
             count[0] += len(piece)
             yield piece
 
-    done = await exchange.put(way, words, counted, size=None, target=spot.path)
+    try:
+        done = await exchange.put(way, words, counted, size=None, target=spot.path)
+    except SpecError as error:
+        error.fix = f"{error.fix}; {_unpacked_by_nobody(posixpath.join(target, 'FILE'))}"
+        raise
     return Copied(count[0], done.text == "verified")
+
+
+def _unpacked_by_nobody(path: str) -> str:
+    """How what is no archive, or shall stay one, becomes a file of the guest as it is."""
+    return f"bytes as they are: tinamou exec NAME -- sh -c {shlex.quote(f'cat >{shlex.quote(path)}')} <FILE"
 
 
 async def out_of_guest(
