@@ -21,6 +21,7 @@ from tinamou.prepare.apply import apply
 from tinamou.spec import load_spec
 
 CONFIG = json.dumps({"ignition": {"version": "3.3.0"}, "storage": {"files": [{"path": "/x"}]}})
+OLD = '{"ignition": {"version": "2.3.0"}}'
 UNKNOWN = dataclasses.replace(DEBIAN, seed="", agent=False)
 
 
@@ -37,11 +38,52 @@ def made(image=UNKNOWN, **seed: str) -> Plan:
         ({"ignition": '{"ignition": 5}'}, "names no version"),
         ({"ignition": "[" * 100000}, "not JSON"),
         ({"ignition": '{"ignition": {"version": "1.0.0"}}'}, "names no version"),
+        ({"ignition": '{"ignition": {"version": "3"}}'}, "no such version"),
+        ({"ignition": '{"ignition": {"version": "3.3"}}'}, "write it as in 3.3.0"),
+        ({"ignition": '{"ignition": {"version": "2.x.0"}}'}, "ignition.version"),
+        ({"ignition": '{"ignition": {"version": "3.-3.0"}}'}, "no such version"),
+        ({"ignition": '{"ignition": {"version": "3.0.0\\n"}}'}, "no such version"),
         ({"combustion": "echo hi\n"}, "not a script"),
     ],
 )
 def test_what_would_stop_the_boot_is_refused(seed: dict[str, str], reason: str) -> None:
     assert reason in " ".join(str(one) for one in SeedSpec(**seed).problems())
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("3.0.0", ""),
+        ("3.6.0", ""),
+        ("2.0.0", "format 2.0.0 is read by Flatcar, but stops the boot of Fedora CoreOS"),
+        ("2.4.0", "which of them this image has is not known"),
+        ("2.5.0", "format 2.5.0 is not known here (2.0.0 to 2.4.0 and 3.0.0 to 3.6.0 are)"),
+        ("3.7.0", "format 3.7.0 is not known here"),
+        ("3.3.1", "format 3.3.1 is not known here"),
+        ("3.3.0+own", "format 3.3.0+own is not known here"),
+        ("3.03.00", ""),
+        ("3.7.0-experimental", "format 3.7.0-experimental is not final"),
+        ("2.3.0-experimental", "format 2.3.0-experimental is not final"),
+    ],
+)
+def test_a_version_not_every_ignition_reads_is_said_in_the_plan(version: str, said: str) -> None:
+    config = json.dumps({"ignition": {"version": version}})
+    assert not list(SeedSpec(ignition=config).problems())
+    notes = [one for one in made(ignition=config).notes if one.why.asked_by == "spec seed.ignition"]
+    assert [said in one.text for one in notes] == [True] * bool(said)
+    assert {one.level for one in notes} <= {"warning"}
+
+
+def test_every_way_to_a_plan_says_it(tmp_path: Path) -> None:
+    """The command, by its option, by --set and by a machine file."""
+    (tmp_path / "old.ign").write_text(OLD)
+    (tmp_path / "m.toml").write_text(f"image = 'debian'\n[seed]\nignition = '{OLD}'\n")
+    said = "tinamou: Ignition's format 2.3.0 is read by Flatcar"
+    for words in (("debian", "--ignition", str(tmp_path / "old.ign")), ("debian", "--set", f"seed.ignition={OLD}")):
+        assert call("plan", *words).stderr.startswith(said)
+    assert call("plan", str(tmp_path / "m.toml")).stderr.startswith(said)
+    notes = json.loads(call("plan", "--json", str(tmp_path / "m.toml")).stdout)["notes"]
+    assert [one["text"].partition(",")[0] for one in notes if "Ignition" in one["text"]] == [said.partition(": ")[2]]
 
 
 def test_both_are_handed_on_by_firmware() -> None:

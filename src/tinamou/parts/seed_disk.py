@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tinamou.blueprint import BuildIso, Contribution, Element, Flag, HandOver, MakeSshKey, Value, Why, WriteText
+from tinamou.blueprint import BuildIso, Contribution, Element, Flag, HandOver, MakeSshKey, Note, Value, Why, WriteText
 from tinamou.errors import Problem
 from tinamou.facts import files
 from tinamou.late import fields, replace
 from tinamou.parts import net
-from tinamou.parts.ignition import COMBUSTION, IGNITION, with_key
+from tinamou.parts.ignition import COMBUSTION, IGNITION, unsure, with_key
 from tinamou.parts.protocol import Need, Part, PciSlot, Resolved
 from tinamou.parts.seed import MACHINE_KEY, SeedSpec, documents
 
@@ -87,6 +87,9 @@ def _by_firmware(resolved: Resolved) -> Contribution:
             hand = HandOver(path, "secret", Why("confinement", "QEMU is handed a copy in memory"))
             flag = Flag("fw_cfg", why, options={"name": name, "file": path})
             found.append(Contribution(flags=(flag,), steps=(WriteText(path, text, why), hand)))
+    if seed.ignition and (doubt := unsure(seed.ignition)):
+        note = Note("warning", doubt, Why("spec seed.ignition", "the version it names"))
+        found.append(Contribution(notes=(note,)))
     return Contribution.merge(found)
 
 
