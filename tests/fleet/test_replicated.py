@@ -73,8 +73,22 @@ def test_its_timer_is_there_from_its_first_start_on(two: Two) -> None:
     shown = json.loads(tinamou("show", "web", "--json"))["replica"]
     assert shown["host"] == "there"
     assert shown["age"] == pytest.approx(time.time() - shown["at"], abs=120)
+    tinamou("kill", "web")
+    taken = call("replica", "take", "web", **two.places)
+    assert "tinamou set web replicate.to=HOST" in taken.stderr
+    away = two.away()
+    assert away is not None
+    assert "replicate" not in away.spec
     tinamou("rm", "-f", "web")
     assert schedules(unit_dir(), "web") == []
+
+
+@pytest.mark.vm
+def test_one_that_moves_says_where_its_replicas_can_no_more_go(two: Two) -> None:
+    tinamou("run", "-d", "--name", "web", *DISK, *RULE)
+    moved = call("move", "web", "there")
+    assert moved.returncode == 0, moved.stderr
+    assert "it is to be replicated to there, which" in moved.stderr
 
 
 @pytest.mark.vm

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import StateError, TinamouError
-from tinamou.fleet import lines
+from tinamou.fleet import lines, replicas
 from tinamou.fleet.frames import Frames
 from tinamou.fleet.lines import Listeners
 from tinamou.images import store
@@ -67,7 +67,7 @@ async def _run(frames: Frames, record: Record, here: Arrival) -> None:
     record, event = await arriving.let_run(record, here.session)
     await frames.say("runs", running=event is not None)
     note = await arriving.settle_in(record, here.session) if event else ""
-    await frames.say("settled", note=note)
+    await frames.say("settled", note="; ".join(filter(None, [note, replicas.unknown(record)])))
 
 
 def _files(offer: Offer, here: Arrival) -> list[Path]:
