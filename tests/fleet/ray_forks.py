@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import ray
 
 from tinamou import LaunchError, Machine
 from tinamou.fleet.on_ray import Forks
+from tinamou.fleet.ray_pool import Pool
 
 
 def say(**data: object) -> None:
@@ -45,3 +47,6 @@ if __name__ == "__main__":
         say(nodes=counted(ran), seconds=time.monotonic() - began, lost=len(forks.lost), names=len({one.fork for one in ran}))
     with Forks("warm", 2) as again:
         say(moved=again.moved)
+    with Pool("warm", 6) as pool, ThreadPoolExecutor(6) as threads:
+        ran = list(threads.map(pool.run, ["cat /tmp/warm; test ! -e /tmp/used && touch /tmp/used"] * 12))
+        say(pooled=counted(ran), forks=len({one.fork for one in ran}), said=sorted({one.stdout.decode() for one in ran}))

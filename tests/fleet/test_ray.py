@@ -78,6 +78,9 @@ def test_forks_of_a_node_that_dies_are_made_anew(four: Hosts) -> None:
         assert second["lost"] == COUNT // 4
         assert {first["names"][node] for node in second["nodes"]} == {"h1", "h2", "h3"}
         assert told()["moved"] == 0
+        pooled = told()  # twelve commands, six at once, each in a machine that no other had
+        assert (sum(pooled["pooled"].values()), len(pooled["pooled"]), pooled["forks"]) == (12, 3, 12)
+        assert pooled["said"] == ["warm\n"]
         assert driver.wait(120) == 0, driver.stderr.read()
     for host in (1, 2, 3):
         kept = ["kept"] if host < 3 else []

@@ -27,12 +27,14 @@ from tinamou.machine.known import async_fork
 from tinamou.operations import states
 from tinamou.system.loop_thread import wait_for
 
-__all__ = ["SLOTS", "Fork", "Forks", "Ran"]
+__all__ = ["SLOTS", "Fork", "Forks", "Ran", "ray_here"]
 
 SLOTS = "vm_slots"
 _PIECE = 32 << 20
 _SECONDS = 120.0
 _ENDING_SECONDS = 600.0
+_AT_ONCE = 32
+"""What an actor is asked at once by threads of a program; more wait."""
 _PLACING_SECONDS = 60.0
 """How long slots that others have are waited for; Ray takes half a minute to notice a dead node."""
 _FIX = f"ray start --resources='{{\"{SLOTS}\": 50}}' on more nodes"
@@ -75,7 +77,7 @@ class Forks:
         self._sum: str = ""
 
     def __enter__(self) -> Self:
-        ray = _ray()
+        ray = ray_here()
         self._refuse_room(ray)
         self._group = ray.util.placement_group([{SLOTS: 1}] * self._count, strategy="SPREAD")
         try:
@@ -88,7 +90,7 @@ class Forks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        ray = _ray()
+        ray = ray_here()
         ending = [actor.end.remote() for actor in self._actors.values()]
         ray.wait(ending, num_returns=len(ending), timeout=_ENDING_SECONDS) if ending else None
         for actor in self._actors.values():
@@ -116,7 +118,7 @@ class Forks:
 
     def _each(self, calls: dict[str, tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
         """Call each node's actor at once; what those say that are alive. The others are forgotten, with their forks."""
-        ray = _ray()
+        ray = ray_here()
         asked = {node: getattr(self._actors[node], what).remote(*given) for node, (what, given) in calls.items()}
         said = {}
         for node, answer in asked.items():
@@ -127,9 +129,27 @@ class Forks:
                 self._actors.pop(node, None)
         return said
 
+    def actor(self, node: str) -> Any:
+        """Who has the machines of a node; None for one that is gone."""
+        return self._actors.get(node)
+
+    def renewed(self, fork: Fork, name: str) -> Fork:
+        """The actor has put another machine in that one's place."""
+        names = self._forks[fork.node]
+        names[names.index(fork.name)] = name
+        return Fork(fork.node, name)
+
+    def moved_from(self, node: str) -> list[Fork]:
+        """What was made elsewhere for a node that is gone; nothing where that was done. Raises LaunchError."""
+        if self._actors.pop(node, None) is None:
+            return []
+        gone = self._forks.pop(node, [])
+        self.lost += [Fork(node, name) for name in gone]
+        return [Fork(there, name) for there, names in self._more(len(gone)).items() for name in names]
+
     def _more(self, count: int) -> dict[str, list[str]]:
         """So many forks more, by node: where Ray has their slots, also those of nodes that were lost. Raises LaunchError."""
-        ray, made = _ray(), dict[str, list[str]]()
+        ray, made = ray_here(), dict[str, list[str]]()
         while count:
             placed = self._placed(ray)
             shares = {node: slots - len(self._forks.get(node, ())) for node, slots in placed.items()}
@@ -174,9 +194,9 @@ class Forks:
         self._sum = digest.hexdigest()
 
     def _actor(self, node: str) -> Any:
-        ray = _ray()
+        ray = ray_here()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = ray.remote(_Node).options(scheduling_strategy=here, num_cpus=0).remote(self._sum)
+        actor = ray.remote(_Node).options(scheduling_strategy=here, num_cpus=0, max_concurrency=_AT_ONCE).remote(self._sum)
         try:
             if not ray.get(actor.has.remote()):
                 self.moved += ray.get(actor.take.remote(self._pieces))
@@ -199,7 +219,7 @@ class _Node:
 
     def take(self, pieces: list[Any]) -> int:
         """Take it in; bytes of it."""
-        ray, size = _ray(), 0
+        ray, size = ray_here(), 0
         with tempfile.TemporaryDirectory(prefix="ray-") as folder:
             file = Path(folder) / "checkpoint"
             with file.open("wb") as packed:
@@ -220,6 +240,15 @@ class _Node:
         made = await self._base.fork(count)
         self._forks |= {one.name: one for one in made}
         return [one.name for one in made]
+
+    def renew(self, name: str) -> str:
+        """Put another machine in that one's place; its name."""
+        return wait_for(self._renewed(name))
+
+    async def _renewed(self, name: str) -> str:
+        await self._forks.pop(name).kill()
+        [made] = await self._forked(1)
+        return made
 
     def run(self, names: list[str], command: Any, timeout: float) -> dict[str, tuple[int, bytes, bytes]]:
         """Run a command in these at once: status, output and errors of each."""
@@ -245,7 +274,8 @@ class _Node:
         await asyncio.gather(*(one.kill() for one in machines))
 
 
-def _ray() -> Any:
+def ray_here() -> Any:
+    """The library. Raises LaunchError where there is none."""
     try:
         import ray
         import ray.util.scheduling_strategies
