@@ -13,7 +13,7 @@ from typed import call, tinamou
 pytestmark = pytest.mark.vm
 
 MIB = 1 << 20
-_THERE = "until [ -e /dev/{0} ] || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done; "
+_THERE = "until head -c 1 /dev/{0} >/dev/null 2>&1 || [ $((i += 1)) -gt 600 ]; do sleep 0.1; done; "
 WRITE = (
     _THERE.format("pmem0")
     + "printf 'from the guest' | dd of=/dev/pmem0 bs=1 seek=4096 conv=fsync 2>/dev/null; head -c 13 /dev/pmem0"
