@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,6 +163,18 @@ def test_incus(machine):
     if "boot" not in machine:  # it is said there, for the other is what nothing said means
         expected["boot"]["firmware"] = "bios"
     assert back == expected
+
+
+@pytest.mark.parametrize(("listen", "connect"), [("0.0.0.0", "0.0.0.0"), ("[::]", "[::]")])
+def test_ports_of_every_address_are_narrowed_and_told_once(listen, connect):
+    card = {"type": "nic", "name": "eth0", "network": "incusbr0"}
+    port = {"type": "proxy", "nat": "true", "listen": f"tcp:{listen}:8000-8001", "connect": f"tcp:{connect}:80-81"}
+    machine = {"name": "m", "type": "virtual-machine", "config": {}, "devices": {"eth0": card, "port": port}}
+    draft = kinds.read(yaml.safe_dump(machine), companion=lambda _: None)
+    assert draft.nets[0]["forward"] == ["tcp:127.0.0.1:8000-8001:80-81"]
+    told = [note for note in draft.notes if "8000-8001" in note.value or "8000-8001" in note.fix]
+    assert [note.rank for note in told] == ["check", "done"]
+    assert f"tcp:{listen}:8000-8001:80-81" in told[0].fix
 
 
 def test_ports_and_mtu_are_as_incus_takes_them_of_a_machine():

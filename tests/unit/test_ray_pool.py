@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tinamou.errors import TimeLimitError
-from tinamou.fleet import ray_pool
+from tinamou.fleet import on_ray, ray_pool
 from tinamou.fleet.on_ray import Fork
 from tinamou.fleet.ray_pool import Pool
 
@@ -60,7 +60,8 @@ def pool_of(monkeypatch: pytest.MonkeyPatch, nodes: dict[str, Node]) -> Pool:
     errors = SimpleNamespace(RayActorError=LostError, ActorUnschedulableError=LostError)
     wait = lambda waited, **_: (waited[:1], waited[1:])  # noqa: E731
     fake = SimpleNamespace(exceptions=errors, get=lambda answer: answer(), wait=wait)
-    monkeypatch.setattr(ray_pool, "ray_here", lambda: fake)
+    for module in (on_ray, ray_pool):
+        monkeypatch.setattr(module, "ray_here", lambda: fake)
     pool = Pool("warm", len(nodes))
     pool._all = All(nodes)  # type: ignore[assignment]
     pool._free = list(pool._all.forks)

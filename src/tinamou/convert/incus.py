@@ -212,16 +212,16 @@ _PORTS = re.compile(r"(tcp|udp):(.*):([0-9-]+) \1:.*:([0-9-]+)")
 
 def _proxy(draft: Draft, where: str, device: Node) -> None:
     listen, connect, nat = (device.text_at(key) for key in ("listen", "connect", "nat"))
+    said = f"{listen} to {connect}"
     match = _PORTS.fullmatch(f"{listen} {connect}")
-    text = f"{match[1]}:{match[2]}:{match[3]}:{match[4]}" if match else ""
+    kind, address, port, to = match.groups() if match else ("",) * 4
     try:
-        if not draft.nets or not forwards_of(text):
+        if not draft.nets or not forwards_of(f"{kind}:{address}:{port}:{to}"):
             raise ValueError
     except ValueError:
-        draft.lost(where, f"{listen} to {connect}", "it is no port that leads into the guest", "set forward in [[net]]")
+        draft.lost(where, said, "it is no port that leads into the guest", "set forward in [[net]]")
         return
-    if match and match[2] in ("0.0.0.0", "[::]"):  # noqa: S104 (what it is told of)
-        nets.forward(draft, draft.nets[0], where, f"{match[1]}:0.0.0.0:{match[3]}-:{match[4]}")
-    else:
-        draft.nets[0].setdefault("forward", []).append(text)
-    draft.done(where, f"{listen} to {connect}, nat: {nat or 'not set'}", "the port is forwarded")
+    if address in ("0.0.0.0", "[::]"):  # noqa: S104 (what it is told of)
+        address = nets.narrowed(draft, where, said, f"{kind}:{address}:{port}:{to}", "Incus")
+    draft.nets[0].setdefault("forward", []).append(f"{kind}:{address}:{port}:{to}")
+    draft.done(where, f"{said}, nat: {nat or 'not set'}", "the port is forwarded")

@@ -11,7 +11,7 @@ from typing import Any
 from tinamou.convert.result import Draft
 from tinamou.units import Mac
 
-__all__ = ["card", "forward", "set_mac"]
+__all__ = ["card", "forward", "narrowed", "set_mac"]
 
 _VIRTIO = ("virtio", "virtio-net", "virtio-net-pci", "virtio-net-device", "virtio-transitional", "virtio-non-transitional")
 _MODELS = {"e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139", "vmxnet3": "vmxnet3"}
@@ -43,13 +43,17 @@ def forward(draft: Draft, net: dict[str, Any], where: str, text: str) -> None:
         return
     protocol, address = match["protocol"] or "tcp", match["address"]
     if address in ("", "0.0.0.0"):  # noqa: S104 - it is what is refused here
-        wide = f"{protocol}:0.0.0.0:{match['port']}:{match['to']}"
-        reason = "QEMU listens on every address of the host, for everybody; here on 127.0.0.1"
-        draft.check(where, text, reason, f'set forward = ["{wide}"] where other hosts shall reach it')
-        address = "127.0.0.1"
+        address = narrowed(draft, where, text, f"{protocol}:0.0.0.0:{match['port']}:{match['to']}", "QEMU")
     if match["guest"] not in ("", "10.0.2.15"):
         draft.changed(where, text, f"the guest has one address: {match['guest']} is not needed")
     net.setdefault("forward", []).append(f"{protocol}:{address}:{match['port']}:{match['to']}")
+
+
+def narrowed(draft: Draft, where: str, text: str, wide: str, who: str) -> str:
+    """The address in place of every one; how it would be ``wide`` is told."""
+    reason = f"{who} listens on every address of the host, for everybody; here on 127.0.0.1"
+    draft.check(where, text, reason, f'set forward = ["{wide}"] where other hosts shall reach it')
+    return "127.0.0.1"
 
 
 def set_mac(draft: Draft, net: dict[str, Any], where: str, text: str) -> None:

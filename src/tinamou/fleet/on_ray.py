@@ -27,7 +27,7 @@ from tinamou.machine.known import async_fork
 from tinamou.operations import states
 from tinamou.system.loop_thread import wait_for
 
-__all__ = ["SLOTS", "Fork", "Forks", "Ran", "ray_here"]
+__all__ = ["SLOTS", "Fork", "Forks", "Ran", "gone", "ray_here"]
 
 SLOTS = "vm_slots"
 _PIECE = 32 << 20
@@ -124,9 +124,8 @@ class Forks:
         for node, answer in asked.items():
             try:
                 said[node] = ray.get(answer)
-            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
-                self.lost += [Fork(node, name) for name in self._forks.pop(node, [])]
-                self._actors.pop(node, None)
+            except gone():
+                self._forget(node)
         return said
 
     def actor(self, node: str) -> Any:
@@ -141,11 +140,17 @@ class Forks:
 
     def moved_from(self, node: str) -> list[Fork]:
         """What was made elsewhere for a node that is gone; nothing where that was done. Raises LaunchError."""
-        if self._actors.pop(node, None) is None:
+        if node not in self._actors:
             return []
-        gone = self._forks.pop(node, [])
-        self.lost += [Fork(node, name) for name in gone]
-        return [Fork(there, name) for there, names in self._more(len(gone)).items() for name in names]
+        made = self._more(self._forget(node))
+        return [Fork(there, name) for there, names in made.items() for name in names]
+
+    def _forget(self, node: str) -> int:
+        """A node is gone, or its actor; how many forks with it."""
+        lost = [Fork(node, name) for name in self._forks.pop(node, [])]
+        self.lost += lost
+        self._actors.pop(node, None)
+        return len(lost)
 
     def _more(self, count: int) -> dict[str, list[str]]:
         """So many forks more, by node: where Ray has their slots, also those of nodes that were lost. Raises LaunchError."""
@@ -200,7 +205,7 @@ class Forks:
         try:
             if not ray.get(actor.has.remote()):
                 self.moved += ray.get(actor.take.remote(self._pieces))
-        except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
+        except gone():
             pass  # whoever asks it next is told
         return actor
 
@@ -282,3 +287,9 @@ def ray_here() -> Any:
     except ImportError as error:
         raise LaunchError("there is no ray here", why=str(error), fix="pip install 'tinamou[ray]'") from error
     return ray
+
+
+def gone() -> tuple[type[Exception], ...]:
+    """What Ray raises for an actor that ended, or whose node did."""
+    errors = ray_here().exceptions
+    return errors.RayActorError, errors.ActorUnschedulableError

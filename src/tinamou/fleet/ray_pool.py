@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tinamou.errors import TimeLimitError
-from tinamou.fleet.on_ray import Fork, Forks, Ran, ray_here
+from tinamou.fleet.on_ray import Fork, Forks, Ran, gone, ray_here
 
 __all__ = ["Pool"]
 
@@ -64,7 +64,7 @@ class Pool:
         ray = ray_here()
         try:
             answer: dict[str, tuple[int, bytes, bytes]] = ray.get(asked)
-        except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
+        except gone():
             self._lost(fork.node)
             return None
         except BaseException:
@@ -103,7 +103,7 @@ class Pool:
                 continue
             try:
                 name = ray.get(one)
-            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
+            except gone():
                 self._lost(fork.node)
                 continue
             with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 from tinamou.blueprint.stored import plan_from
 from tinamou.errors import StateError, TinamouError
-from tinamou.fleet import lines, replicas
+from tinamou.fleet import hosts, lines
 from tinamou.fleet.frames import Frames
 from tinamou.fleet.lines import Listeners
 from tinamou.images import store
@@ -67,7 +68,16 @@ async def _run(frames: Frames, record: Record, here: Arrival) -> None:
     record, event = await arriving.let_run(record, here.session)
     await frames.say("runs", running=event is not None)
     note = await arriving.settle_in(record, here.session) if event else ""
-    await frames.say("settled", note="; ".join(filter(None, [note, replicas.unknown(record)])))
+    await frames.say("settled", note="; ".join(filter(None, [note, _unknown(record)])))
+
+
+def _unknown(record: Record) -> str:
+    """What must be said of a machine that is described as replicated to a host that is not known here."""
+    to = str(record.spec.get("replicate", {}).get("to", ""))
+    if not to or to in [one.name for one in hosts.every()]:
+        return ""
+    fix = f"there tinamou host add {to}, or tinamou set {record.name} replicate.to=HOST"
+    return f"it is to be replicated to {to}, which {os.uname().nodename} does not know: {fix}"
 
 
 def _files(offer: Offer, here: Arrival) -> list[Path]:

@@ -33,7 +33,7 @@ from tinamou.system.closing import Closing
 from tinamou.system.loop_thread import in_thread
 from tinamou.system.paths import state_dir
 
-__all__ = ["Replica", "Replicated", "Taken", "every", "keep", "remove", "replicate", "take", "unknown"]
+__all__ = ["Replica", "Replicated", "Taken", "every", "keep", "remove", "replicate", "take"]
 
 _PIECE = 8 << 20
 _LONGEST = 48
@@ -210,16 +210,6 @@ async def take(name: str, *, progress: Progress = silent) -> Taken:
         record = await in_thread(partial(change, record, spec=spec))
         notes.append(f"it was replicated to this host, and is to no other now: tinamou set {name} replicate.to=HOST")
     return Taken(record, tuple(notes))
-
-
-def unknown(record: Record) -> str:
-    """What must be said of a machine that came here and is described as replicated to a host that is not known here."""
-    to = str(record.spec.get("replicate", {}).get("to", ""))
-    if not to or to in [one.name for one in hosts.every()]:
-        return ""
-    here = os.uname().nodename
-    fix = f"there tinamou host add {to}, or tinamou set {record.name} replicate.to=HOST"
-    return f"it is to be replicated to {to}, which {here} does not know: {fix}"
 
 
 def remove(name: str) -> None:

@@ -15,7 +15,7 @@ from tinamou import late
 from tinamou.blueprint import Plan
 from tinamou.blueprint.stored import plain
 from tinamou.control import Listener, Session
-from tinamou.control.commands import cont, migrate, migration, set_migration, wait_migrated
+from tinamou.control.commands import cont, migrate, migration, set_migration, stop, wait_migrated
 from tinamou.digest import file_digest
 from tinamou.errors import ControlError, StateError
 from tinamou.facts import files
@@ -156,7 +156,7 @@ async def _poured(moment: Moment, switch: _Switch | None, directory: Path) -> fl
         async with running_on(session, WHOLE):
             seconds = stream.saving_seconds(memory_of(moment.plan))
             if loses_writes(session.version, moment.plan.accel):
-                await session.execute("stop")
+                await stop(session)
             await stream.pour(session, directory / STREAM, moment.record.uid, **at_rest, seconds=seconds)
             await cont(session)
         return await _stood_still(events)
